@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# From an empty Debian machine to a verdict on the series: make help.
+
+# A step's script decides itself whether there is something to do; the targets
+# below only say what comes before what.
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+KERNEL ?= default
+export TESTS MACHINES KERNEL LINUX QEMU JOBS TIMEOUT_FACTOR
+
+# What this make was told is not meant for the makes of the kernel.
+h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
+python := PYTHONDONTWRITEBYTECODE=1 python3
+variants := $(shell sed 's/\#.*//' harness/variants | cut -f1 | xargs)
+
+.PHONY: help run check packages fetch tree refresh kernel selftests image shell doctor clean
+help:                ## this list
+	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  TESTS=  names or globs      MACHINES=  names or all      KERNEL=  variant ($(variants))'
+	@echo '  LINUX=  tarball or tree     QEMU=      binary            JOBS=    make -j   TIMEOUT_FACTOR='
+
+run: kernel image    ## fetch, compose, build, boot, run the selftests of the series and a core of mainline's
+	@$(python) harness/run.py run
+
+check: harness-check $(addprefix kernel-,$(variants)) image    ## the project's tests: the harness, all machines, base versus series
+	@$(python) harness/run.py check
+
+packages:            ## install the Debian packages that are missing (as root; else say which)
+	@$(h)/packages.sh
+
+fetch: packages      ## the kernel source and QEMU, from the machine's own Debian mirror
+	@$(h)/fetch.sh qemu
+	@$(h)/fetch.sh linux
+
+tree: fetch          ## base + patches/ as a git tree, build/series/tree
+	@$(h)/tree.sh
+
+refresh: packages    ## write that tree, edited with plain git, back to patches/
+	@$(h)/refresh.sh
+
+kernel: kernel-$(KERNEL)    ## the kernel of variant KERNEL
+
+kernel-%: tree
+	@$(h)/kernel.sh '$*'
+
+selftests: tree      ## the selftests, statically linked
+	@$(h)/selftests.sh
+
+image: selftests     ## the initramfs
+	@$(h)/image.sh
+
+shell: kernel image  ## a shell in the kernel of variant KERNEL, all tests in /tests (Ctrl-a x leaves)
+	@$(h)/image.sh shell
+	@$(python) harness/run.py shell
+
+doctor: kernel image ## what this host has; what each machine has, will run and will skip, and why
+	@$(python) harness/run.py doctor
+
+harness-check: fetch
+	@$(python) -m unittest discover -s harness/tests -t harness -q
+
+clean:               ## remove build/ (results/ stay)
+	rm -rf build

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The data files: machines.ini, variants, matrix and tests.ini, read and checked."""
+
+import configparser
+import fnmatch
+import os
+
+from judge import DataError
+from ledger import FEATURES
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'append', 'slowdown'}
+TEST_KEYS = {'why', 'program', 'args', 'set', 'needs', 'base', 'fails', 'skip-cases',
+             'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
+
+
+def _ini(name):
+    ini = configparser.ConfigParser(interpolation=None)
+    path = os.path.join(HERE, name)
+    with open(path, encoding='utf-8') as f:
+        try:
+            ini.read_file(f)
+        except configparser.Error as error:
+            raise DataError(f'{name}: {error}') from error
+    return ini
+
+
+def _table(name, columns):
+    """Rows of a file of blank-separated columns; the last takes the rest."""
+    with open(os.path.join(HERE, name), encoding='utf-8') as f:
+        for number, line in enumerate(f, 1):
+            line = line.partition('#')[0].strip()
+            if not line:
+                continue
+            row = line.split(None, columns - 1)
+            if len(row) != columns:
+                raise DataError(f'{name}:{number}: wanted are {columns} columns')
+            yield row
+
+
+def memory_bytes(text):
+    """2G, 512M -> bytes."""
+    units = {'M': 1 << 20, 'G': 1 << 30}
+    if not text[:-1].isdigit() or text[-1:] not in units:
+        raise DataError(f'{text}: wanted is a size as 512M or 2G')
+    return int(text[:-1]) * units[text[-1]]
+
+
+def machines():
+    ini = _ini('machines.ini')
+    for name in ini.sections():
+        unknown = set(ini[name]) - MACHINE_KEYS
+        if unknown:
+            raise DataError(f'machines.ini: [{name}]: unknown key {min(unknown)}')
+        memory_bytes(ini[name]['memory'])
+        float(ini[name]['slowdown'])
+    return {name: dict(ini[name]) for name in ini.sections()}
+
+
+def variants():
+    """name -> (source tree, slowdown)."""
+    return {name: (source, float(slowdown))
+            for name, source, slowdown, _ in _table('variants', 4)}
+
+
+def matrix():
+    """[(variant, set, [machine])] of make check."""
+    return [(v, s, m.split()) for v, s, m in _table('matrix', 3)]
+
+
+class Test:
+    """One row of tests.ini; see there what the keys mean."""
+
+    def __init__(self, name, row):
+        where = f'tests.ini: [{name}]'
+        unknown = set(row) - TEST_KEYS
+        if unknown:
+            raise DataError(f'{where}: unknown key {min(unknown)}')
+        self.name = name
+        self.why = row.get('why', '')
+        self.program = row.get('program') or f'kvm/arm64/{name}'
+        self.args = row.get('args', '').split()
+        self.set = row.get('set', 'series')
+        if self.set not in ('series', 'mainline'):
+            raise DataError(f'{where}: set is series or mainline')
+        self.needs = row.get('needs', '')
+        self.base = row.get('base', '')
+        if self.set == 'series' and self.base not in ('fail', 'skip', 'pass'):
+            raise DataError(f'{where}: a test of the series says what it does on the base: '
+                            'base = fail, skip or pass')
+        self.fails = self._rules(where, row.get('fails', ''))
+        self.skip_cases = self._rules(where, row.get('skip-cases', ''))
+        # A case of mainline's tests may skip for reasons that are not listed here.
+        self.strict_cases = self.set == 'series'
+        self.timeout = int(row.get('timeout', '60'))
+        self.hugepages = [h.split(':') for h in row.get('hugepages', '').split()]
+        self.write = [w.split(None, 1) for w in row.get('write', '').split('\n') if w.strip()]
+        self.swap = row.get('swap', '')
+        self.memory = row.get('memory', '')
+        self.not_on = row.get('not-on', '').split()
+        self.run = row.get('run', 'yes') == 'yes'
+        for expression in [self.needs] + [e for e, _ in self.fails] + [e for _, e in self.skip_cases]:
+            for word in expression.split():
+                if word.lstrip('!') not in FEATURES:
+                    raise DataError(f'{where}: unknown feature {word.lstrip("!")}; '
+                                    f'there are {" ".join(FEATURES)}')
+
+    @staticmethod
+    def _rules(where, text):
+        rules = []
+        for line in text.split('\n'):
+            if line.strip():
+                left, colon, right = line.partition(':')
+                if not colon:
+                    raise DataError(f'{where}: wanted is "A: B", not {line}')
+                rules.append((left.strip(), right.strip()))
+        return rules
+
+    def plan(self, factor):
+        """Lines for guest/init.c."""
+        lines = [f'hugepages {kb} {count}' for kb, count in self.hugepages]
+        lines += [f'write {path} {value}' for path, value in self.write]
+        if self.swap:
+            lines.append('swap /dev/vda')
+        lines.append(' '.join(['test', self.name, str(round(self.timeout * factor)),
+                               f'/tests/{self.program}', *self.args]))
+        return lines
+
+
+def tests():
+    ini = _ini('tests.ini')
+    return {name: Test(name, dict(ini[name])) for name in ini.sections()}
+
+
+def select(words, known, what):
+    """Names or globs -> names in the order of known; an error that names the valid ones."""
+    if words == ['all']:
+        return list(known)
+    for word in words:
+        if not fnmatch.filter(known, word):
+            raise DataError(f'{what} {word}: there is none; there are: {" ".join(known)}')
+    return [name for name in known if any(fnmatch.fnmatchcase(name, w) for w in words)]
+
+
+def check():
+    """Read everything once, so that a slip in the data is found before a boot."""
+    known_machines, known_variants, known_tests = machines(), variants(), tests()
+    for variant, kind, names in matrix():
+        if kind not in ('series', 'mainline', 'all'):
+            raise DataError(f'matrix: {kind}: wanted is series, mainline or all')
+        select([variant], known_variants, 'matrix: variant')
+        select(names, known_machines, 'matrix: machine')
+    for test in known_tests.values():
+        for name in test.not_on:
+            if name not in known_machines and name not in known_variants:
+                raise DataError(f'tests.ini: [{test.name}]: not-on {name}: no such machine or variant')
+    return known_machines, known_variants, known_tests

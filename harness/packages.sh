@@ -1,0 +1,32 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Install what harness/packages lists and the machine lacks: as root at once,
+# otherwise print the line that does it.
+
+. harness/lib.sh
+
+wanted=$(sed 's/#.*//' harness/packages)
+missing=
+for p in $wanted; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) || status=
+	[ "$status" = installed ] || missing="$missing $p"
+done
+
+if [ -n "$missing" ]; then
+	command -v apt-get >/dev/null ||
+		die "this is no Debian system; wanted are:$missing"
+	if [ "$(id -u)" -ne 0 ]; then
+		die "packages are missing, as root: apt-get install --no-install-recommends$missing"
+	fi
+	install() {
+		apt-get update -q
+		# shellcheck disable=SC2086 # one word a package
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+			--no-install-recommends $missing
+	}
+	# shellcheck disable=SC2086
+	step packages "$(echo $missing | wc -w) from Debian" packages.log install
+fi
+
+stamp "$build/packages.stamp" "$(date +%F)"

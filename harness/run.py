@@ -1,0 +1,468 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot machines, run tests, judge, and write down what was seen.
+
+Called by the Makefile:
+
+  run.py run      TESTS, MACHINES and KERNEL of the environment choose
+  run.py check    what harness/matrix says
+  run.py doctor   what this host has, and what each machine will run
+  run.py shell    a shell in the first of MACHINES
+
+Exit status: see judge.py; 130 when interrupted.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import boot
+import data
+import judge
+import ledger
+
+TOP = os.path.dirname(data.HERE)
+BUILD = os.path.join(TOP, 'build')
+IMAGE = os.path.join(BUILD, 'image')
+QEMU = os.environ.get('QEMU') or os.path.join(BUILD, 'qemu', 'run')
+
+# A boot that reaches no test twice in a row will not the third time either.
+HOPELESS = 2
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, 'rb') as f:
+        for block in iter(lambda: f.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def output_of(*words):
+    """First line that a command prints; empty if it cannot be run."""
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              check=False, text=True)
+    except OSError:
+        return ''
+    return done.stdout.partition('\n')[0]
+
+
+def kernel_image(variant, source):
+    return os.path.join(BUILD, source, f'obj-{variant}', 'arch/arm64/boot/Image')
+
+
+def factor_of(machine, slowdown):
+    try:
+        given = float(os.environ.get('TIMEOUT_FACTOR') or 1)
+    except ValueError:
+        given = 0
+    if given <= 0:
+        raise judge.DataError(f'TIMEOUT_FACTOR={os.environ["TIMEOUT_FACTOR"]}: wanted is a number above 0')
+    return given * float(machine['slowdown']) * slowdown
+
+
+class Job:
+    """The tests of one kernel on one machine: as many boots as that takes."""
+
+    def __init__(self, run, name, variant, tests):
+        self.run = run
+        self.machine_name = name
+        self.machine = run.machines[name]
+        self.variant = variant
+        self.source, slowdown = run.variants[variant]
+        self.factor = factor_of(self.machine, slowdown)
+        self.tests = {t.name: t for t in tests}
+        self.dir = os.path.join(run.dir, f'{name}-{variant}')
+        os.makedirs(os.path.join(self.dir, 'output'))
+        self.memory = max([self.machine['memory']] + [t.memory for t in tests if t.memory],
+                          key=data.memory_bytes)
+        self.swap = max([t.swap for t in tests if t.swap], key=data.memory_bytes, default='')
+        self.cmdline = f'{boot.COMMAND_LINE} {self.machine["append"]}'.strip()
+        self.features = {}
+        self.results = {}       # name -> dict
+        self.splats = []
+        self.complaints = []
+        self.facts = {}
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def _idregs(self):
+        try:
+            text = boot.idregs(QEMU, self.machine, os.path.join(IMAGE, 'idregs.elf'))
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise judge.DataError(f'machine {self.machine_name}: {error}') from error
+        with open(self.path('idregs.txt'), 'w', encoding='utf-8') as f:
+            f.write(text)
+        return ledger.parse_idregs(text)
+
+    def _learn(self, result, console):
+        """The ledger, once the guest has told its facts."""
+        if self.features:
+            return
+        with open(console, encoding='utf-8', errors='replace') as f:
+            seen = ledger.Boot(self.idregs, self.cmdline, result.facts, f.read(),
+                               data.memory_bytes(self.memory))
+        self.facts = dict(result.facts)
+        self.features = ledger.ledger(seen)
+        with open(self.path('ledger.txt'), 'w', encoding='utf-8') as f:
+            for name, (present, why) in self.features.items():
+                f.write(f'{name:18} {"yes" if present else "no":4} {why}\n')
+        present = [n for n, (yes, _) in self.features.items() if yes]
+        self.run.say(f'{self.machine_name}, {self.variant}: {" ".join(present)}')
+
+    def _done(self, name, end, value, milliseconds, output):
+        test = self.tests[name]
+        text = output.decode(errors='replace')
+        with open(self.path(f'output/{name}.log'), 'wb') as f:
+            f.write(output)
+        got = judge.outcome(end, value, text, self.run.parser)
+        verdict = judge.judge(test, got, self.features, self.source == 'base')
+        self.results[name] = {
+            'name': name, 'verdict': verdict.verdict, 'reason': verdict.reason,
+            'result': got.result, 'end': end, 'value': value, 'seconds': milliseconds / 1000,
+            'cases': [{'name': n, 'result': r, 'reason': w} for n, r, w in got.cases],
+        }
+        self.run.test_line(verdict.verdict, name, milliseconds / 1000, verdict.reason)
+
+    def _boot(self, number, pending):
+        console = self.path(f'console-{number}.log')
+        plan = self.path(f'plan-{number}')
+        with open(plan, 'w', encoding='utf-8') as f:
+            for name in pending:
+                f.write('\n'.join(self.tests[name].plan(self.factor)) + '\n')
+        drives = []
+        if self.swap:
+            disk = self.path('swap.img')
+            with open(disk, 'wb') as f:
+                f.truncate(data.memory_bytes(self.swap))
+            drives.append(disk)
+        words = boot.command(QEMU, self.machine, kernel_image(self.variant, self.source),
+                             os.path.join(IMAGE, 'initramfs.cpio'), plan, console,
+                             self.cmdline, self.memory, drives)
+        with open(self.path(f'qemu-{number}.sh'), 'w', encoding='utf-8') as f:
+            f.write('#!/bin/sh\n' + boot.shell_quoted(words) + '\n')
+
+        result = boot.Result()
+
+        def started(_name):
+            self._learn(result, console)
+
+        def ended(name, got):
+            if name in self.tests:
+                self._done(name, *got)
+
+        try:
+            boot.run(words, {n: self.tests[n].timeout for n in pending}, self.factor,
+                     self.path('qemu.stderr'), result, started, ended)
+        finally:
+            for disk in drives:
+                os.unlink(disk)
+        if result.started and result.started in self.tests:
+            if not self.features:
+                self._learn(result, console)
+            self._done(result.started, *result.tests[result.started])
+        if result.hello and not self.features:
+            self._learn(result, console)
+
+        if os.path.exists(console):
+            with open(console, encoding='utf-8', errors='replace') as f:
+                text = f.read()
+            for kind, test, line in judge.scan_console(text, self.run.splats, self.run.allowed):
+                self.splats.append({'kind': kind, 'test': test, 'line': line})
+                self.run.say(f'  splat      {kind}{f" in {test}" if test else ""}: {line}')
+        if result.kmemleak.strip():
+            with open(self.path('kmemleak.txt'), 'ab') as f:
+                f.write(result.kmemleak)
+            self.splats.append({'kind': 'kmemleak', 'test': None, 'line': 'see kmemleak.txt'})
+            self.run.say('  splat      kmemleak: see kmemleak.txt')
+        with open(self.path('notes.txt'), 'a', encoding='utf-8') as f:
+            f.writelines(note + '\n' for note in result.notes)
+        return result
+
+    def execute(self):
+        self.idregs = self._idregs()
+        number = idle = 0
+        while True:
+            pending = [n for n in self.tests if n not in self.results]
+            number += 1
+            result = self._boot(number, pending)
+            left = [n for n in self.tests if n not in self.results]
+            if result.ended:
+                stderr = self._qemu_said()
+                self.complaints.append(f'boot {number}: {result.ended}{stderr}')
+                self.run.say(f'  boot       {result.ended}{stderr}')
+                idle = 0 if len(left) < len(pending) else idle + 1
+                if left and not stderr and idle < HOPELESS and result.hello:
+                    continue
+            if left:
+                self.complaints.append(f'not run: {" ".join(left)}')
+                self.run.say(f'  boot       not run: {" ".join(left)}')
+            return
+
+    def _qemu_said(self):
+        with open(self.path('qemu.stderr'), encoding='utf-8', errors='replace') as f:
+            said = f.read().strip()
+        return f': QEMU: {said.splitlines()[-1]}' if said else ''
+
+
+class Run:
+    """Several jobs, one result directory, one sentence at the end."""
+
+    def __init__(self, kind):
+        self.machines, self.variants, self.tests = data.check()
+        self.kind = kind
+        self.start = time.time()
+        self.jobs = []
+        self.splats = judge.load_splats(os.path.join(data.HERE, 'splats'))
+        self.allowed = judge.load_allowed(os.path.join(data.HERE, 'splats-allowed.ini'))
+        self.parser = judge.KunitParser(os.path.join(BUILD, 'series', 'tree'))
+        self.dir = ''
+        self.interrupted = False
+
+    @staticmethod
+    def _directory(kind):
+        """A new one each time; never an old one again."""
+        stamp = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
+        results = os.path.join(TOP, 'results')
+        os.makedirs(results, exist_ok=True)
+        for n in range(1, 100):
+            path = os.path.join(results, f'{stamp}-{kind}' + (f'.{n}' if n > 1 else ''))
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                continue
+            return path
+        raise judge.DataError(f'{results}: no free name for a result directory')
+
+    @staticmethod
+    def say(text):
+        print(text, flush=True)
+
+    def test_line(self, verdict, name, seconds, reason):
+        self.say(f'  {verdict:10} {name:32} {seconds:6.1f} s  {reason}'.rstrip())
+
+    def execute(self, plans):
+        """plans: [(variant, machine, tests)]"""
+        self.dir = self._directory(self.kind)
+        try:
+            for variant, machine, tests in plans:
+                job = Job(self, machine, variant, tests)
+                self.jobs.append(job)
+                job.execute()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return self.finish()
+
+    def verdicts(self):
+        return [r['verdict'] for job in self.jobs for r in job.results.values()]
+
+    def finish(self):
+        verdicts = self.verdicts()
+        splats = [s for job in self.jobs for s in job.splats]
+        complaints = [c for job in self.jobs for c in job.complaints]
+        status = judge.exit_status(verdicts, splats, complaints)
+        if self.interrupted:
+            status = 130
+        count = {v: verdicts.count(v) for v in ('pass', 'fail', 'skip', 'unexpected', 'untrusted')}
+        sentence = (f'{count["pass"]} passed, {count["fail"]} failed, {count["skip"]} skipped as expected, '
+                    f'{count["unexpected"]} skipped unexpectedly, {count["untrusted"]} without evidence, '
+                    f'{len(splats)} kernel splats, {len(complaints)} boots in trouble')
+        if self.interrupted:
+            sentence = f'interrupted: {sentence}'
+        self._write(sentence, status, count)
+        self.say(f'{sentence}: {os.path.relpath(self.dir, TOP)}')
+        return status, count
+
+    def environment(self):
+        tree = os.path.join(BUILD, 'series', 'tree')
+        found = {
+            'repository': output_of('git', '-C', TOP, 'describe', '--always', '--dirty', '--abbrev=12'),
+            'series': output_of('git', '-C', tree, 'describe', '--always', '--dirty', '--abbrev=12'),
+            'base': output_of('cat', os.path.join(BUILD, 'base.version')),
+            'qemu': output_of(QEMU, '--version'),
+            'compiler': output_of('aarch64-linux-gnu-gcc', '--version'),
+            'binutils': output_of('aarch64-linux-gnu-ld', '--version'),
+            'host': output_of('uname', '-srm'),
+            'initramfs.sha256': sha256(os.path.join(IMAGE, 'initramfs.cpio')),
+        }
+        for job in self.jobs:
+            image = kernel_image(job.variant, job.source)
+            if f'kernel.{job.variant}.sha256' not in found and os.path.exists(image):
+                found[f'kernel.{job.variant}.sha256'] = sha256(image)
+        return found
+
+    def _write(self, sentence, status, count):
+        jobs = [{'machine': job.machine_name, 'kernel': job.variant, 'facts': job.facts,
+                 'ledger': {n: {'present': p, 'why': w} for n, (p, w) in job.features.items()},
+                 'tests': list(job.results.values()), 'splats': job.splats,
+                 'complaints': job.complaints} for job in self.jobs]
+        environment = self.environment()
+        document = {'kind': self.kind, 'started': datetime.datetime.fromtimestamp(self.start).isoformat(),
+                    'seconds': round(time.time() - self.start, 1), 'status': status, 'sentence': sentence,
+                    'counts': count, 'environment': environment, 'jobs': jobs}
+        with open(os.path.join(self.dir, 'results.json'), 'w', encoding='utf-8') as f:
+            json.dump(document, f, indent=1)
+            f.write('\n')
+        packages = os.path.join(BUILD, 'qemu', 'packages.sha256')
+        if os.path.exists(packages):
+            shutil.copy(packages, os.path.join(self.dir, 'qemu-packages.sha256'))
+        with open(os.path.join(self.dir, 'packages.txt'), 'w', encoding='utf-8') as f:
+            with open(os.path.join(data.HERE, 'packages'), encoding='utf-8') as wanted:
+                names = [l.partition('#')[0].strip() for l in wanted]
+            subprocess.run(['dpkg-query', '-W', *filter(None, names)], stdout=f,
+                           stderr=subprocess.DEVNULL, check=False)
+        self._junit()
+        self._summary(document)
+
+    def _junit(self):
+        """By the kernel's own writer, from the kernel's own tree of results."""
+        module = self.parser.module
+        status = {'pass': module.TestStatus.SUCCESS, 'skip': module.TestStatus.SKIPPED,
+                  'fail': module.TestStatus.FAILURE}
+        root = module.Test()
+        root.name = self.kind
+        for job in self.jobs:
+            suite = module.Test()
+            suite.name = f'{job.machine_name}-{job.variant}'
+            for r in job.results.values():
+                case = module.Test()
+                case.name = r['name']
+                case.status = status.get(r['verdict'], module.TestStatus.TEST_CRASHED)
+                case.skip_reason = r['reason']
+                case.log = [r['reason']] if r['reason'] else []
+                suite.subtests.append(case)
+                suite.counts.add_status(case.status)
+            root.subtests.append(suite)
+            root.counts.add_subtest_counts(suite.counts)
+        self.parser.junit.write_junit_result(root, os.path.join(self.dir, 'junit.xml'))
+
+    def _summary(self, document):
+        lines = [f'# {self.kind}: {document["sentence"]}', '',
+                 f'Started {document["started"]}, took {document["seconds"]} s, exit status {document["status"]}.',
+                 '', '| what | version |', '|---|---|']
+        lines += [f'| {k} | {v} |' for k, v in document['environment'].items()]
+        for job in document['jobs']:
+            lines += ['', f'## {job["machine"]}, kernel {job["kernel"]}', '']
+            lines += [f'* {c}' for c in job['complaints']]
+            lines += [f'* splat: {s["kind"]} in {s["test"] or "no test"}: `{s["line"]}`' for s in job['splats']]
+            lines += ['Features: ' + ', '.join(
+                n if f['present'] else f'no {n} ({f["why"]})' for n, f in job['ledger'].items()), '',
+                      '| verdict | test | seconds | reason |', '|---|---|---|---|']
+            lines += [f'| {t["verdict"]} | {t["name"]} | {t["seconds"]:.1f} | '
+                      f'{t["reason"].replace("|", chr(92) + "|")} |' for t in job['tests']]
+        with open(os.path.join(self.dir, 'summary.md'), 'w', encoding='utf-8') as f:
+            f.write('\n'.join(lines) + '\n')
+
+
+def plan_run(run):
+    names = data.select((os.environ.get('MACHINES') or 'max').split(), run.machines, 'machine')
+    variant = os.environ.get('KERNEL') or 'default'
+    data.select([variant], run.variants, 'kernel variant')
+    words = (os.environ.get('TESTS') or '').split()
+    if words:
+        tests = [run.tests[n] for n in data.select(words, run.tests, 'test')]
+    else:
+        tests = [t for t in run.tests.values() if t.run]
+    plans = []
+    for name in names:
+        # Who names a test gets it, also where it is not run by default.
+        mine = [t for t in tests if words or not {name, variant} & set(t.not_on)]
+        plans.append((variant, name, mine))
+    return plans
+
+
+def plan_check(run):
+    plans = []
+    for variant, kind, names in data.matrix():
+        for name in data.select(names, run.machines, 'machine'):
+            tests = [t for t in run.tests.values()
+                     if kind in ('all', t.set) and not {name, variant} & set(t.not_on)]
+            if tests:
+                plans.append((variant, name, tests))
+    return plans
+
+
+def doctor(run):
+    """The host, then what each machine has and which tests will skip there, and why."""
+    variant = os.environ.get('KERNEL') or 'default'
+    data.select([variant], run.variants, 'kernel variant')
+    names = data.select((os.environ.get('MACHINES') or 'all').split(), run.machines, 'machine')
+    for what, value in (('qemu', output_of(QEMU, '--version')),
+                        ('compiler', output_of('aarch64-linux-gnu-gcc', '--version')),
+                        ('base', output_of('cat', os.path.join(BUILD, 'base.version'))),
+                        ('processors', str(os.cpu_count())),
+                        ('free disk', f'{shutil.disk_usage(BUILD).free >> 30} GiB')):
+        run.say(f'{what:12} {value}')
+    run.dir = run._directory('doctor')
+    good = True
+    for name in names:
+        run.say('')
+        job = Job(run, name, variant, [])
+        run.jobs.append(job)
+        job.execute()
+        good = good and bool(job.features) and not job.complaints
+        for feature, (present, why) in job.features.items():
+            run.say(f'  {feature:18} {"yes" if present else "no":4} {why}')
+        for test in run.tests.values():
+            missing = judge.first_false(test.needs, job.features) if job.features else ''
+            if missing:
+                run.say(f'  will skip          {test.name}: no {missing}')
+    return judge.EXIT_GOOD if good else judge.EXIT_UNTRUSTED
+
+
+def shell(run):
+    """An interactive shell; the guest's console is this terminal (Ctrl-a x ends QEMU)."""
+    name = data.select((os.environ.get('MACHINES') or 'max').split(), run.machines, 'machine')[0]
+    variant = os.environ.get('KERNEL') or 'default'
+    data.select([variant], run.variants, 'kernel variant')
+    machine = run.machines[name]
+    plan = os.path.join(BUILD, 'shell.plan')
+    with open(plan, 'w', encoding='utf-8') as f:
+        f.write('shell\n')
+    words = boot.command(QEMU, machine, kernel_image(variant, run.variants[variant][0]),
+                         os.path.join(IMAGE, 'initramfs-shell.cpio'), plan, '/dev/null',
+                         f'{boot.COMMAND_LINE} {machine["append"]}', machine['memory'])
+    # Console and monitor on the terminal, results nowhere.
+    words[words.index('file:/dev/null')] = 'mon:stdio'
+    words[words.index('stdio,id=results,signal=off')] = 'null,id=results'
+    if not sys.stdin.isatty():
+        run.say(boot.shell_quoted(words))
+    return subprocess.call(words)
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    kind = sys.argv[1] if len(sys.argv) == 2 else ''
+    if kind == 'run':
+        run = Run(kind)
+        return run.execute(plan_run(run))[0]
+    if kind == 'check':
+        run = Run(kind)
+        status, count = run.execute(plan_check(run))
+        print(f'{count["pass"]} passed, {count["fail"] + count["unexpected"] + count["untrusted"]} failed, '
+              f'{count["skip"]} skipped')
+        return status
+    if kind == 'doctor':
+        return doctor(Run(kind))
+    if kind == 'shell':
+        return shell(Run(kind))
+    raise judge.DataError('usage: run.py run|check|doctor|shell')
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except judge.DataError as error:
+        print(f'run: {error}', file=sys.stderr)
+        sys.exit(judge.EXIT_UNTRUSTED)
+    except OSError as error:
+        print(f'run: {error.filename or ""}: {error.strerror or error}', file=sys.stderr)
+        sys.exit(judge.EXIT_UNTRUSTED)

@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# selftests.sh: build the selftests of the series' tree, statically, against the
+# headers that it exports: build/series/selftests and build/series/headers/usr/include.
+
+. harness/lib.sh
+
+tree=$build/series/tree
+out=$build/series/selftests
+headers=$build/series/headers
+targets=kvm
+
+selftests() {
+	# kvm's Makefile writes the register definitions into the source tree, and
+	# does not see it when the list that they are made from changes.
+	generated=$tree/tools/arch/arm64/include/generated
+	sysreg=$(git -C "$tree" hash-object arch/arm64/tools/sysreg)
+	if ! stamp_is "$out/.sysreg" "$sysreg"; then
+		rm -rf "$generated"
+		stamp "$out/.sysreg" "$sysreg"
+	fi
+	make -s -C "$tree" O="$headers" ARCH=arm64 -j"${JOBS:-$(nproc)}" headers </dev/null
+	# FORCE_TARGETS: a target that does not build fails the whole.
+	make -s -C "$tree/tools/testing/selftests" ARCH=arm64 \
+		CROSS_COMPILE=aarch64-linux-gnu- TARGETS="$targets" O="$out" \
+		FORCE_TARGETS=1 KHDR_INCLUDES="-isystem $headers/usr/include" \
+		EXTRA_CFLAGS=-static -j"${JOBS:-$(nproc)}" </dev/null
+}
+
+tree_key=$(git -C "$tree" rev-parse HEAD:tools HEAD:include/uapi HEAD:arch/arm64 | git hash-object --stdin)
+[ -z "$(git -C "$tree" status --porcelain -- tools include/uapi arch/arm64 | head -n 1)" ] ||
+	tree_key=$(date +%s%N)
+! stamp_is "$out/.stamp" "$tree_key" || exit 0
+mkdir -p "$out" "$headers"
+rm -f "$out/.stamp"
+step selftests "$targets" selftests.log selftests
+stamp "$out/.stamp" "$tree_key"
