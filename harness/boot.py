@@ -105,7 +105,7 @@ def run(words, tests, factor, stderr_path, result, on_start, on_end):
     is filled as it happens; on_start(name) and on_end(name, (end, value, milliseconds,
     output)) are called when it does.
     """
-    with open(stderr_path, 'ab') as stderr:
+    with open(stderr_path, 'wb') as stderr:
         # A group of its own, so that Ctrl-C at the terminal reaches us alone. Standard
         # input stays open: at its end QEMU would disconnect the channel.
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ from ledger import FEATURES
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'append', 'slowdown'}
-TEST_KEYS = {'why', 'program', 'args', 'set', 'needs', 'base', 'fails', 'skip-cases',
+TEST_KEYS = {'why', 'program', 'args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
              'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
 
 
@@ -89,6 +89,9 @@ class Test:
         if self.set == 'series' and self.base not in ('fail', 'skip', 'pass'):
             raise DataError(f'{where}: a test of the series says what it does on the base: '
                             'base = fail, skip or pass')
+        self.base_shows = [l.strip() for l in row.get('base-shows', '').split('\n') if l.strip()]
+        if self.base == 'fail' and not self.base_shows:
+            raise DataError(f'{where}: base = fail wants base-shows, the lines that show the defect')
         self.fails = self._rules(where, row.get('fails', ''))
         self.skip_cases = self._rules(where, row.get('skip-cases', ''))
         # A case of mainline's tests may skip for reasons that are not listed here.

@@ -148,7 +148,8 @@ def parse_ktap(output, parser):
     if not re.search(r'^(K?TAP version \d+)', output, re.M):
         return None
     test = parser.parse(output)
-    cases = [(t.name, parser.status(t), t.skip_reason or '') for t in test.subtests]
+    # kselftest's "ok 1 # SKIP name: reason" has its name behind the directive.
+    cases = [(t.name or t.skip_reason, parser.status(t), t.skip_reason or '') for t in test.subtests]
     if test.expected_count is None:
         return cases, 'KTAP without a plan'
     done = [c for c in cases if c[1] != 'untrusted']
@@ -198,7 +199,7 @@ class Verdict:
         self.reason = reason
 
 
-def judge(test, got, features, on_base):
+def judge(test, got, features, on_base, output=''):
     """Hold an Outcome against what tests.ini expects of the test there.
 
     features is the ledger: name -> (present, why).
@@ -224,6 +225,11 @@ def judge(test, got, features, on_base):
     if got.result == expected:
         if expected == 'pass':
             return _judge_cases(test, got, features)
+        if on_base and expected == test.base:
+            # A test that fails for another reason than its defect proves nothing.
+            unseen = [p for p in test.base_shows if not re.search(p, output)]
+            if unseen:
+                return Verdict('fail', f'{expected}s on the base, but does not show "{unseen[0]}": {got.reason}')
         return Verdict('pass', f'{expected}s {why}: {got.reason}')
     if got.result == 'skip':
         return Verdict('unexpected', got.reason)
@@ -241,7 +247,7 @@ def _judge_cases(test, got, features):
         if status == 'skip':
             skipped += 1
             if not must and test.strict_cases:
-                return Verdict('unexpected', f'case {name}: {reason}')
+                return Verdict('unexpected', f'case skipped: {reason or name}')
         elif must:
             return Verdict('fail', f'case {name} must skip here, but: {status}')
     note = f'{len(got.cases)} cases' if got.cases else ''

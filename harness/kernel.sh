@@ -3,10 +3,6 @@
 #
 # kernel.sh VARIANT: configure and build one kernel of harness/variants, in
 # build/SOURCE/obj-VARIANT. JOBS= is make's -j.
-#
-# The kernels of all variants lie at the same place relative to their source, and
-# ccache ignores what comes before: the base kernel compiles only what the series
-# changes.
 
 . harness/lib.sh
 
@@ -28,16 +24,10 @@ obj=$build/$source/obj-$variant
 image=$obj/arch/arm64/boot/Image
 mkdir -p "$obj"
 
-CCACHE_DIR=$build/ccache
-CCACHE_BASEDIR=$build
-CCACHE_NOHASHDIR=1
-CCACHE_MAXSIZE=3G
-export CCACHE_DIR CCACHE_BASEDIR CCACHE_NOHASHDIR CCACHE_MAXSIZE
-
 kmake() {
 	# No time, user, host or git state in the image: same source, same bytes.
 	make -C "$tree" -s O="$obj" ARCH=arm64 \
-		CROSS_COMPILE='ccache aarch64-linux-gnu-' LOCALVERSION= \
+		CROSS_COMPILE=aarch64-linux-gnu- LOCALVERSION= \
 		KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=harness \
 		KBUILD_BUILD_HOST=harness -j"${JOBS:-$(nproc)}" "$@" </dev/null
 }
@@ -50,7 +40,7 @@ configure() {
 	cd "$tree"
 	# -s: an option that did not survive, or that two fragments give, is an error.
 	# shellcheck disable=SC2086
-	ARCH=arm64 CROSS_COMPILE='ccache aarch64-linux-gnu-' \
+	ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
 		sh scripts/kconfig/merge_config.sh -n -s -O "$obj" $files
 }
 

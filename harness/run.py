@@ -71,7 +71,7 @@ def factor_of(machine, slowdown):
 class Job:
     """The tests of one kernel on one machine: as many boots as that takes."""
 
-    def __init__(self, run, name, variant, tests):
+    def __init__(self, run, name, variant, memory, tests):
         self.run = run
         self.machine_name = name
         self.machine = run.machines[name]
@@ -79,10 +79,10 @@ class Job:
         self.source, slowdown = run.variants[variant]
         self.factor = factor_of(self.machine, slowdown)
         self.tests = {t.name: t for t in tests}
-        self.dir = os.path.join(run.dir, f'{name}-{variant}')
+        self.memory = memory
+        self.name = f'{name}-{variant}' + (f'-{memory}' if memory != self.machine['memory'] else '')
+        self.dir = os.path.join(run.dir, self.name)
         os.makedirs(os.path.join(self.dir, 'output'))
-        self.memory = max([self.machine['memory']] + [t.memory for t in tests if t.memory],
-                          key=data.memory_bytes)
         self.swap = max([t.swap for t in tests if t.swap], key=data.memory_bytes, default='')
         self.cmdline = f'{boot.COMMAND_LINE} {self.machine["append"]}'.strip()
         self.features = {}
@@ -116,7 +116,7 @@ class Job:
             for name, (present, why) in self.features.items():
                 f.write(f'{name:18} {"yes" if present else "no":4} {why}\n')
         present = [n for n, (yes, _) in self.features.items() if yes]
-        self.run.say(f'{self.machine_name}, {self.variant}: {" ".join(present)}')
+        self.run.say(f'{self.name}: {" ".join(present)}')
 
     def _done(self, name, end, value, milliseconds, output):
         test = self.tests[name]
@@ -124,7 +124,7 @@ class Job:
         with open(self.path(f'output/{name}.log'), 'wb') as f:
             f.write(output)
         got = judge.outcome(end, value, text, self.run.parser)
-        verdict = judge.judge(test, got, self.features, self.source == 'base')
+        verdict = judge.judge(test, got, self.features, self.source == 'base', text)
         self.results[name] = {
             'name': name, 'verdict': verdict.verdict, 'reason': verdict.reason,
             'result': got.result, 'end': end, 'value': value, 'seconds': milliseconds / 1000,
@@ -161,7 +161,7 @@ class Job:
 
         try:
             boot.run(words, {n: self.tests[n].timeout for n in pending}, self.factor,
-                     self.path('qemu.stderr'), result, started, ended)
+                     self.path(f'qemu-{number}.stderr'), result, started, ended)
         finally:
             for disk in drives:
                 os.unlink(disk)
@@ -196,7 +196,7 @@ class Job:
             result = self._boot(number, pending)
             left = [n for n in self.tests if n not in self.results]
             if result.ended:
-                stderr = self._qemu_said()
+                stderr = self._qemu_said(number)
                 self.complaints.append(f'boot {number}: {result.ended}{stderr}')
                 self.run.say(f'  boot       {result.ended}{stderr}')
                 idle = 0 if len(left) < len(pending) else idle + 1
@@ -207,10 +207,11 @@ class Job:
                 self.run.say(f'  boot       not run: {" ".join(left)}')
             return
 
-    def _qemu_said(self):
-        with open(self.path('qemu.stderr'), encoding='utf-8', errors='replace') as f:
-            said = f.read().strip()
-        return f': QEMU: {said.splitlines()[-1]}' if said else ''
+    def _qemu_said(self, number):
+        """The last thing QEMU complained about, other than being stopped by us."""
+        with open(self.path(f'qemu-{number}.stderr'), encoding='utf-8', errors='replace') as f:
+            said = [l.strip() for l in f if l.strip() and 'terminating on signal' not in l]
+        return f': QEMU: {said[-1]}' if said else ''
 
 
 class Run:
@@ -228,7 +229,7 @@ class Run:
         self.interrupted = False
 
     @staticmethod
-    def _directory(kind):
+    def directory(kind):
         """A new one each time; never an old one again."""
         stamp = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
         results = os.path.join(TOP, 'results')
@@ -250,16 +251,25 @@ class Run:
         self.say(f'  {verdict:10} {name:32} {seconds:6.1f} s  {reason}'.rstrip())
 
     def execute(self, plans):
-        """plans: [(variant, machine, tests)]"""
-        self.dir = self._directory(self.kind)
+        """plans: [(variant, machine, tests)]; what needs more memory boots apart."""
+        self.dir = self.directory(self.kind)
         try:
             for variant, machine, tests in plans:
-                job = Job(self, machine, variant, tests)
-                self.jobs.append(job)
-                job.execute()
+                default = self.machines[machine]['memory']
+                sizes = {max(default, t.memory or default, key=data.memory_bytes) for t in tests}
+                for memory in sorted(sizes, key=data.memory_bytes):
+                    self.job(machine, variant, memory, [
+                        t for t in tests
+                        if max(default, t.memory or default, key=data.memory_bytes) == memory])
         except KeyboardInterrupt:
             self.interrupted = True
         return self.finish()
+
+    def job(self, machine, variant, memory, tests):
+        job = Job(self, machine, variant, memory, tests)
+        self.jobs.append(job)
+        job.execute()
+        return job
 
     def verdicts(self):
         return [r['verdict'] for job in self.jobs for r in job.results.values()]
@@ -300,7 +310,7 @@ class Run:
         return found
 
     def _write(self, sentence, status, count):
-        jobs = [{'machine': job.machine_name, 'kernel': job.variant, 'facts': job.facts,
+        jobs = [{'name': job.name, 'machine': job.machine_name, 'kernel': job.variant, 'facts': job.facts,
                  'ledger': {n: {'present': p, 'why': w} for n, (p, w) in job.features.items()},
                  'tests': list(job.results.values()), 'splats': job.splats,
                  'complaints': job.complaints} for job in self.jobs]
@@ -331,7 +341,7 @@ class Run:
         root.name = self.kind
         for job in self.jobs:
             suite = module.Test()
-            suite.name = f'{job.machine_name}-{job.variant}'
+            suite.name = job.name
             for r in job.results.values():
                 case = module.Test()
                 case.name = r['name']
@@ -350,7 +360,7 @@ class Run:
                  '', '| what | version |', '|---|---|']
         lines += [f'| {k} | {v} |' for k, v in document['environment'].items()]
         for job in document['jobs']:
-            lines += ['', f'## {job["machine"]}, kernel {job["kernel"]}', '']
+            lines += ['', f'## {job["name"]}', '']
             lines += [f'* {c}' for c in job['complaints']]
             lines += [f'* splat: {s["kind"]} in {s["test"] or "no test"}: `{s["line"]}`' for s in job['splats']]
             lines += ['Features: ' + ', '.join(
@@ -401,13 +411,11 @@ def doctor(run):
                         ('processors', str(os.cpu_count())),
                         ('free disk', f'{shutil.disk_usage(BUILD).free >> 30} GiB')):
         run.say(f'{what:12} {value}')
-    run.dir = run._directory('doctor')
+    run.dir = run.directory('doctor')
     good = True
     for name in names:
         run.say('')
-        job = Job(run, name, variant, [])
-        run.jobs.append(job)
-        job.execute()
+        job = run.job(name, variant, run.machines[name]['memory'], [])
         good = good and bool(job.features) and not job.complaints
         for feature, (present, why) in job.features.items():
             run.say(f'  {feature:18} {"yes" if present else "no":4} {why}')
@@ -438,8 +446,12 @@ def shell(run):
     return subprocess.call(words)
 
 
+def interrupt(_signal, _frame):
+    raise KeyboardInterrupt
+
+
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.signal(signal.SIGTERM, interrupt)
     kind = sys.argv[1] if len(sys.argv) == 2 else ''
     if kind == 'run':
         run = Run(kind)

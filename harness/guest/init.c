@@ -27,6 +27,9 @@
  *	kmemleak LENGTH		LENGTH bytes of its report follow the newline
  *	done			the log is whole
  *
+ * The host gives the port a file or standard output, to which QEMU waits until
+ * it can write: of a socket it drops what was not taken before power-off.
+ *
  * A log without "done" is not to be trusted. After "stuck" there is none: a
  * process that SIGKILL does not end is in kernel code for good, with its locks
  * and its pages, so that the tests left want a boot of their own.
@@ -54,7 +57,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
+#define __noreturn		__attribute__((noreturn))
+#define __printf(f, a)		__attribute__((format(printf, f, a)))
 
 #define PLAN		"/sys/firmware/qemu_fw_cfg/by_name/opt/harness/plan/raw"
 #define PORTS		"/sys/class/virtio-ports"
@@ -75,14 +80,14 @@ static char *const environment[] = {
 
 static int channel = -1;
 
-static void __attribute__((noreturn)) power_off(void)
+static void __noreturn power_off(void)
 {
 	reboot(RB_POWER_OFF);
 	_exit(1);	/* the kernel panics, which is seen; a hang is not */
 }
 
 /* The last words when there is no channel to say them on. */
-static void __attribute__((noreturn)) give_up(const char *what)
+static void __noreturn give_up(const char *what)
 {
 	dprintf(STDERR_FILENO, "init: %s: %s\n", what, strerror(errno));
 	power_off();
@@ -97,7 +102,7 @@ static void *allocate(void *old, size_t size)
 	return new;
 }
 
-static char *__attribute__((format(printf, 1, 2))) format(const char *fmt, ...)
+static char *__printf(1, 2) format(const char *fmt, ...)
 {
 	va_list ap;
 	char *text;
@@ -122,7 +127,7 @@ static void send_bytes(const char *bytes, size_t size)
 	}
 }
 
-static void __attribute__((format(printf, 1, 2))) record(const char *fmt, ...)
+static void __printf(1, 2) record(const char *fmt, ...)
 {
 	char line[1024];
 	va_list ap;
@@ -133,6 +138,11 @@ static void __attribute__((format(printf, 1, 2))) record(const char *fmt, ...)
 	va_end(ap);
 	if (n > (int)sizeof(line) - 2)
 		n = sizeof(line) - 2;
+	/* The name of a process may have a newline in it. */
+	for (int i = 0; i < n; i++) {
+		if (line[i] == '\n')
+			line[i] = ' ';
+	}
 	line[n++] = '\n';
 	send_bytes(line, n);
 }
@@ -141,28 +151,26 @@ static void __attribute__((format(printf, 1, 2))) record(const char *fmt, ...)
 static char *read_file(const char *path, size_t *size)
 {
 	size_t have = 0, room = 4096;
-	char *text;
+	char *text = NULL;
 	ssize_t n;
-	int fd;
+	int fd, err;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return NULL;
 
-	text = allocate(NULL, room);
-	while ((n = read(fd, text + have, room - have - 1)) > 0) {
-		have += n;
-		if (have == room - 1)
-			text = allocate(text, room *= 2);
-	}
+	do {
+		text = allocate(text, room *= 2);
+		while ((n = read(fd, text + have, room - have - 1)) > 0)
+			have += n;
+	} while (!n && have == room - 1);
+	err = errno;
+	close(fd);
 	if (n < 0) {
-		n = errno;
 		free(text);
-		close(fd);
-		errno = n;
+		errno = err;
 		return NULL;
 	}
-	close(fd);
 
 	text[have] = '\0';
 	if (size)
@@ -211,6 +219,15 @@ static bool wait_event(int fd, long long until)
 	return ppoll(&pfd, 1, &ts, &none) > 0;
 }
 
+/* A signal mask stays over exec, and no test must see one of its parent's. */
+static void unblock_signals(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* Tells which test a report on the console belongs to. */
 static void kernel_log(const char *what, const char *name)
 {
@@ -257,17 +274,20 @@ static void report_mounts(void)
 	}
 }
 
-/* Without a node in the initramfs the kernel leaves 0 to 2 closed. */
+/*
+ * The kernel has opened a node that devtmpfs hides now, or nothing when the
+ * initramfs has no node. 0 to 2 must be open, or a pipe gets their numbers.
+ */
 static void open_console(void)
 {
-	int fd;
+	int fd = open("/dev/console", O_RDWR);
 
-	do {
-		fd = open("/dev/console", O_RDWR);
-		if (fd < 0)
-			fd = open("/dev/null", O_RDWR);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	close(fd);
+	if (fd < 0)
+		fd = open("/dev/null", O_RDWR);
+	for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++)
+		dup2(fd, i);
+	if (fd > STDERR_FILENO)
+		close(fd);
 }
 
 static int open_port(void)
@@ -365,18 +385,12 @@ static bool forward(struct job *job, int *fd)
 	return n > 0;
 }
 
-static void __attribute__((noreturn)) child(char **argv, int output, int failed)
+static void __noreturn child(char **argv, int output, int failed)
 {
 	struct rlimit no_core = { 0, 0 };
-	sigset_t none;
 	int err;
 
-	/*
-	 * A handler becomes the default one with exec, the mask stays. A test
-	 * must not see that its parent blocks a signal.
-	 */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	unblock_signals();
 	setsid();
 	setrlimit(RLIMIT_CORE, &no_core);
 	close(STDIN_FILENO);
@@ -464,7 +478,7 @@ static bool kill_all(void)
 }
 
 /* Where in the kernel the threads are that SIGKILL did not end. */
-static void report_stuck(struct job *job)
+static void report_stuck(const struct job *job)
 {
 	glob_t found;
 
@@ -476,20 +490,22 @@ static void report_stuck(struct job *job)
 		/* PID (NAME) STATE ..., the name may have anything in it */
 		char *state = stat ? strrchr(stat, ')') : NULL;
 		unsigned int flags = PF_KTHREAD;
-		char *stack;
-		size_t size;
 
 		if (state)
 			sscanf(state, ") %*c %*d %*d %*d %*d %*d %u", &flags);
 		if (!(flags & PF_KTHREAD) && strncmp(stat, "1 ", 2)) {
+			char *stack, *next, *line;
+
 			state[3] = '\0';
-			record("note %s: left behind by SIGKILL: %s", job->name,
+			record("note %s: SIGKILL does not end %s", job->name,
 			       stat);
 			free(path);
 			path = format("%s/stack", found.gl_pathv[i]);
-			stack = read_file(path, &size);
-			if (stack)
-				job->output(job, stack, size);
+			stack = read_file(path, NULL);
+			for (next = stack; (line = strsep(&next, "\n")); ) {
+				if (*line)
+					record("note %s: %s", job->name, line);
+			}
 			free(stack);
 		}
 		free(path);
@@ -592,7 +608,8 @@ static int set(struct line *line, const char *value)
 
 static void undo_set(struct line *line)
 {
-	if (line->old && write_file(line->path, line->old))
+	/* A file that reads as nothing takes commands and has no value. */
+	if (line->old && *line->old && write_file(line->path, line->old))
 		record("note cannot write %s back to %s: %s", line->old,
 		       line->path, strerror(errno));
 	free(line->old);
@@ -681,7 +698,8 @@ static const char *parse_line(struct line *line, char *text)
 	char *word, **w;
 
 	/* A word and a blank take two bytes. */
-	line->word = w = allocate(NULL, (strlen(text) / 2 + 2) * sizeof(*w));
+	w = allocate(NULL, (strlen(text) / 2 + 2) * sizeof(*w));
+	line->word = w;
 	for (word = strtok(text, " \t"); word; word = strtok(NULL, " \t"))
 		*w++ = word;
 	*w = NULL;
@@ -710,21 +728,22 @@ static char *parse_plan(void)
 {
 	const char *wrong = NULL;
 	unsigned int number = 0;
-	char *text, *next, *line;
+	char *next, *line;
 	size_t size;
 
-	text = next = read_file(PLAN, &size);
-	if (!text)
+	next = read_file(PLAN, &size);
+	if (!next)
 		return format("0 cannot read the plan: %s", strerror(errno));
-	if (strlen(text) != size)
+	if (strlen(next) != size)
 		return format("0 the plan has a NUL byte");
 
 	while ((line = strsep(&next, "\n"))) {
 		char *copy = format("%s", line);
-		struct line *new;
 
 		number++;
 		if (line[strspn(line, " \t")]) {
+			struct line *new;
+
 			plan = allocate(plan, (plan_size + 1) * sizeof(*plan));
 			new = &plan[plan_size++];
 			*new = (struct line) { .number = number };
@@ -798,7 +817,8 @@ static void run_probe(void)
 	char *next = job.text, *line;
 
 	while ((line = strsep(&next, "\n"))) {
-		if (!strncmp(line, "fact ", 5))
+		/* The last piece has no newline: nothing, or cut short. */
+		if (next && !strncmp(line, "fact ", 5))
 			record("%s", line);
 		else if (*line)
 			record("note probe: %s", line);
@@ -811,8 +831,9 @@ static void run_probe(void)
 }
 
 /*
- * An object counts as leaked when two scans find it unchanged and nothing
- * points to it, and when it is older than five seconds.
+ * An object counts as leaked when nothing points to it, it is older than five
+ * seconds and it did not change since the scan before. Some configurations
+ * want it to be found more than once, which this waits for nobody to do.
  */
 static void report_kmemleak(void)
 {
@@ -821,6 +842,7 @@ static void report_kmemleak(void)
 
 	if (access(KMEMLEAK, F_OK))
 		return;
+	write_file("/sys/module/kmemleak/parameters/min_unref_scans", "1");
 	if (!write_file(KMEMLEAK, "scan")) {
 		sleep(6);
 		if (!write_file(KMEMLEAK, "scan"))
@@ -835,7 +857,7 @@ static void report_kmemleak(void)
 	free(text);
 }
 
-static void __attribute__((noreturn)) run_shell(void)
+static void __noreturn run_shell(void)
 {
 	char *argv[] = { "busybox", "sh", "-l", NULL };
 	pid_t pid;
@@ -844,10 +866,7 @@ static void __attribute__((noreturn)) run_shell(void)
 	report_mounts();
 	pid = fork();
 	if (!pid) {
-		sigset_t none;
-
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
+		unblock_signals();
 		/* Opening the console never makes it the controlling tty. */
 		setsid();
 		ioctl(STDIN_FILENO, TIOCSCTTY, 0);

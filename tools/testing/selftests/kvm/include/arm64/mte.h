@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Memory tagging (MTE) for KVM selftests: VMs whose guest uses allocation
+ * tags, access to the tags from guest and host code alike, the tags that a
+ * page was left with by its previous owner, and the kinds of memory a memslot
+ * can consist of.
+ *
+ * Terms: a granule is the 16 bytes that share an allocation tag. A page, unless
+ * said otherwise, is a page of the host, which is the unit KVM initialises and
+ * flags. "Stale" is a tag that was left behind by the previous owner of a page.
+ */
+#ifndef SELFTEST_KVM_ARM64_MTE_H
+#define SELFTEST_KVM_ARM64_MTE_H
+
+#include "kvm_util.h"
+#include "processor.h"
+
+#define MTE_GRANULE_SIZE	16
+#define MTE_TAG_SHIFT		56
+#define MTE_TAG_MASK		0xfUL
+
+/* Size of the KVM_ARM_MTE_COPY_TAGS buffer for a range: a byte for a granule. */
+#define MTE_TAGS_SIZE(size)	((size) / MTE_GRANULE_SIZE)
+
+/* What mte_poison() stores. No test may use this tag for anything else. */
+#define MTE_POISON		0xa
+
+/*
+ * Where tests put their memslots: far above what the library uses, aligned to
+ * the largest hugetlb folio there is (16G with 64K pages), and together with
+ * as much memory as that still in a 36 bit IPA space.
+ */
+#define MTE_TEST_GPA		0x400000000UL
+
+/* The assembler keeps .arch until the end of the file: only ever add to it. */
+#define MTE_PREAMBLE		".arch armv8.5-a+memtag\n\t"
+
+/*
+ * Tag access, from the guest and from the host. The host needs a PROT_MTE
+ * mapping, the guest a VM made by mte_vm_create(). @addr must not be tagged:
+ * the base register of these instructions is subject to translation, but not
+ * to a tag check.
+ */
+
+static __always_inline u8 mte_load_tag(const void *addr)
+{
+	u64 val = 0;
+
+	asm volatile(MTE_PREAMBLE "ldg %0, [%1]" : "+r"(val) : "r"(addr) : "memory");
+
+	return (val >> MTE_TAG_SHIFT) & MTE_TAG_MASK;
+}
+
+static __always_inline void mte_store_tag(void *addr, u8 tag)
+{
+	asm volatile(MTE_PREAMBLE "stg %0, [%1]" :
+		     : "r"((u64)tag << MTE_TAG_SHIFT), "r"(addr) : "memory");
+}
+
+/*
+ * A tag at random, other than those in the bitmap @exclude and those that
+ * GCR_EL1 excludes: all but 0 in a process, until it asks for PR_MTE_TAG_MASK.
+ */
+static __always_inline u8 mte_random_tag(u16 exclude)
+{
+	u64 val = 0;
+
+	asm volatile(MTE_PREAMBLE "irg %0, %0, %1" : "+r"(val) : "r"((u64)exclude));
+
+	return (val >> MTE_TAG_SHIFT) & MTE_TAG_MASK;
+}
+
+static __always_inline void *mte_tagged_ptr(void *addr, u8 tag)
+{
+	return (void *)(((u64)addr & ~(MTE_TAG_MASK << MTE_TAG_SHIFT)) |
+			(u64)tag << MTE_TAG_SHIFT);
+}
+
+void mte_store_tags(void *addr, size_t size, u8 tag);
+bool mte_have_tag(const void *addr, size_t size, u8 tag);
+u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
+
+/* Virtual machines. */
+
+void mte_require(void);
+struct kvm_vm *mte_vm_create(u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[]);
+void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[]);
+void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
+		     void *hva, size_t size);
+void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf);
+
+/*
+ * What mte_vcpu_call() runs in the guest. The result must not depend on
+ * anything the guest keeps on its stack between two calls.
+ */
+typedef u64 (*mte_guest_fn)(u64 arg0, u64 arg1, u64 arg2, u64 arg3);
+
+void mte_vcpu_prepare(struct kvm_vcpu *vcpu, mte_guest_fn fn,
+		      u64 arg0, u64 arg1, u64 arg2, u64 arg3);
+u64 mte_vcpu_result(struct kvm_vcpu *vcpu);
+u64 mte_vcpu_call(struct kvm_vcpu *vcpu, mte_guest_fn fn,
+		  u64 arg0, u64 arg1, u64 arg2, u64 arg3);
+
+int __mte_copy_tags(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags, u64 flags);
+void mte_copy_tags_to_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, const void *tags);
+void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags);
+
+/* Memory. */
+
+enum mte_mem_type {
+	MTE_MEM_ANON,		/* private, anonymous, base pages */
+	MTE_MEM_ANON_THP,	/* private, anonymous, PMD mapped folios */
+	MTE_MEM_MEMFD,		/* shared, base pages */
+	MTE_MEM_MEMFD_THP,	/* shared, PMD mapped folios */
+	MTE_MEM_HUGETLB,	/* private, anonymous, hugetlb folios */
+	MTE_MEM_MEMFD_HUGETLB,	/* shared, hugetlb folios */
+};
+
+/**
+ * struct mte_mem - Memory of one kind, mapped into the VMM without PROT_MTE
+ * @type:	What kind of memory it is.
+ * @size:	Size in bytes, a multiple of @folio_size.
+ * @folio_size:	Size of a hugetlb folio, of a PMD mapped folio, or of a page.
+ * @hva:	Start of the memory, aligned to @folio_size.
+ * @fd:		The memfd, or -1 if the memory is private.
+ * @map:	Mapping that @hva is a part of.
+ * @map_size:	Size of @map.
+ */
+struct mte_mem {
+	enum mte_mem_type	type;
+	size_t			size;
+	size_t			folio_size;
+	void			*hva;
+	int			fd;
+	void			*map;
+	size_t			map_size;
+};
+
+/**
+ * struct mte_poison - Page frames whose tags were set to MTE_POISON and freed
+ * @nr:		Number of page frames.
+ * @pfns:	Their numbers in ascending order.
+ */
+struct mte_poison {
+	size_t	nr;
+	u64	*pfns;
+};
+
+const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
+			  size_t folio_size, size_t size);
+const char *mte_mem_populate(struct mte_mem *mem);
+void *mte_mem_alias(const struct mte_mem *mem, int prot);
+void mte_mem_free(struct mte_mem *mem);
+
+const char *mte_poison(struct mte_poison *poison, enum mte_mem_type type,
+		       size_t folio_size, size_t size);
+size_t mte_poison_reused(const struct mte_poison *poison, const void *addr, size_t size);
+void mte_poison_free(struct mte_poison *poison);
+
+/* Bits of an entry of /proc/self/pagemap. */
+#define PAGEMAP_PRESENT		BIT_ULL(63)
+#define PAGEMAP_SWAP		BIT_ULL(62)
+#define PAGEMAP_PFN_MASK	GENMASK_ULL(54, 0)
+
+u64 pagemap_entry(const void *addr);
+bool is_huge_mapped(const void *addr, size_t size);
+const char *split_huge_folios(const void *addr, size_t size);
+
+#define HUGETLB_MAX_SIZES	8
+
+int hugetlb_sizes(size_t sizes[HUGETLB_MAX_SIZES]);
+const char *hugetlb_reserve(size_t folio_size, size_t nr);
+
+#endif /* SELFTEST_KVM_ARM64_MTE_H */

@@ -1,0 +1,871 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory tagging (MTE) for KVM selftests.
+ *
+ * Functions that can fail because of what the machine has to offer, and not
+ * because of a defect, return the reason as a string for the verdict of a
+ * skipped case, or NULL if there is nothing to complain about.
+ */
+#include <dirent.h>
+#include <sys/auxv.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include <linux/fs.h>
+#include <linux/memfd.h>
+#include <linux/mman.h>
+#include <linux/sizes.h>
+
+#include <asm/hwcap.h>
+#include <asm/mman.h>
+
+#include "mte.h"
+#include "test_util.h"
+#include "ucall_common.h"
+
+/**
+ * mte_store_tags() - Store one tag to all granules of a range
+ * @addr:	Start of the range, untagged.
+ * @size:	Size of the range in bytes, a multiple of MTE_GRANULE_SIZE.
+ * @tag:	The tag.
+ *
+ * Works on the host and in the guest.
+ */
+void mte_store_tags(void *addr, size_t size, u8 tag)
+{
+	void *end = addr + size;
+
+	/* Two at a time, since this is used on a gigabyte. */
+	for (; end - addr >= 2 * MTE_GRANULE_SIZE; addr += 2 * MTE_GRANULE_SIZE)
+		asm volatile(MTE_PREAMBLE "st2g %0, [%1]" :
+			     : "r"((u64)tag << MTE_TAG_SHIFT), "r"(addr) : "memory");
+
+	if (addr < end)
+		mte_store_tag(addr, tag);
+}
+
+/**
+ * mte_have_tag() - Check the tags of all granules of a range
+ * @addr:	Start of the range, untagged.
+ * @size:	Size of the range in bytes, a multiple of MTE_GRANULE_SIZE.
+ * @tag:	The tag that is expected.
+ *
+ * Works on the host and in the guest.
+ *
+ * Return: false if at least one granule has another tag than @tag.
+ */
+bool mte_have_tag(const void *addr, size_t size, u8 tag)
+{
+	const void *end = addr + size;
+
+	for (; addr < end; addr += MTE_GRANULE_SIZE) {
+		if (mte_load_tag(addr) != tag)
+			return false;
+	}
+
+	return true;
+}
+
+/**
+ * mte_count_stale() - Count the pages that have tags other than zero
+ * @addr:	Start of the first page, untagged.
+ * @nr_pages:	Number of pages to look at.
+ * @page_size:	Size of a page.
+ * @stride:	Distance from one page to the next in bytes, @page_size unless
+ *		it is enough to look at some of the pages.
+ *
+ * Works on the host and in the guest, where mte_vcpu_call() can call it.
+ *
+ * Return: the number of pages with at least one tag that isn't zero.
+ */
+u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
+{
+	u64 stale = 0;
+
+	for (; nr_pages; nr_pages--, addr += stride)
+		stale += !mte_have_tag((void *)addr, page_size, 0);
+
+	return stale;
+}
+
+/**
+ * mte_require() - Skip the test, and say why, if guests can't have MTE
+ */
+void mte_require(void)
+{
+	__TEST_REQUIRE(getauxval(AT_HWCAP2) & HWCAP2_MTE, "the host has no MTE");
+	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_MTE),
+		       "the host has MTE, but KVM doesn't offer it to guests, as in protected mode");
+}
+
+/* What the guest is to do next. Indexed by vCPU, used in guest memory only. */
+static struct {
+	mte_guest_fn	fn;
+	u64		args[4];
+} guest_calls[KVM_MAX_VCPUS];
+
+static void guest_agent(void)
+{
+	typeof(guest_calls[0]) *call = &guest_calls[guest_get_vcpuid()];
+
+	for (;;) {
+		mte_guest_fn fn = READ_ONCE(call->fn);
+
+		GUEST_SYNC(fn(READ_ONCE(call->args[0]), READ_ONCE(call->args[1]),
+			      READ_ONCE(call->args[2]), READ_ONCE(call->args[3])));
+	}
+}
+
+static void vcpu_setup(struct kvm_vcpu *vcpu)
+{
+	u64 val;
+
+	/* Only accesses with the Tagged attribute see allocation tags. */
+	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_MAIR_EL1));
+	val &= ~MAIR_ATTRIDX(MAIR_ATTR_MASK, MT_NORMAL);
+	val |= MAIR_ATTRIDX(MAIR_ATTR_NORMAL_TAGGED, MT_NORMAL);
+	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_MAIR_EL1), val);
+
+	/* A tagged pointer would be an Address size fault otherwise. */
+	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_TCR_EL1));
+	val |= TCR_EL1_TBI0;
+	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_TCR_EL1), val);
+
+	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1));
+	val |= SCTLR_EL1_ATA;
+	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1), val);
+}
+
+/**
+ * mte_vm_add_vcpus() - Add the vCPUs of a VM, with tags enabled in the guest
+ * @vm:		VM that was given KVM_CAP_ARM_MTE.
+ * @nr_vcpus:	Number of vCPUs.
+ * @vcpus:	Where to store the vCPUs.
+ *
+ * For tests that have to do something between the capability and the vCPUs, or
+ * before both. The others want mte_vm_create().
+ */
+void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
+{
+	struct kvm_vcpu_init init = {};
+	u32 i;
+
+	vm_init_descriptor_tables(vm);
+	vm_ioctl(vm, KVM_ARM_PREFERRED_TARGET, &init);
+
+	for (i = 0; i < nr_vcpus; i++) {
+		vcpus[i] = aarch64_vcpu_add(vm, i, &init, guest_agent);
+		vcpu_init_descriptor_tables(vcpus[i]);
+		vcpu_setup(vcpus[i]);
+	}
+
+	kvm_arch_vm_finalize_vcpus(vm);
+}
+
+/**
+ * mte_vm_create() - Create a VM with MTE and vCPUs that have tags enabled
+ * @nr_vcpus:	Number of vCPUs.
+ * @mem_size:	Upper bound of what will be given to mte_vm_add_slot(), in bytes.
+ * @vcpus:	Where to store the vCPUs.
+ *
+ * All memory that the library maps for the guest is Tagged. Tag checks are
+ * disabled, and tagged pointers can be dereferenced. The registers are set
+ * before the guest runs for the first time, hence it needs no TLB maintenance.
+ *
+ * The vCPUs run functions on request of mte_vcpu_call(). They start at EL1 even
+ * if KVM could offer EL2, since MTE is hidden from a guest with EL2.
+ *
+ * Return: the VM.
+ */
+struct kvm_vm *mte_vm_create(u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[])
+{
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, mem_size / SZ_4K);
+
+	vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
+	mte_vm_add_vcpus(vm, nr_vcpus, vcpus);
+
+	return vm;
+}
+
+/**
+ * mte_vm_add_slot() - Add a memslot of any memory, and map it for the guest
+ * @vm:		VM of mte_vm_create().
+ * @slot:	Number of the slot, not 0.
+ * @flags:	KVM_MEM_* flags.
+ * @gpa:	Start of the slot in the guest, where it is mapped at stage 1
+ *		at the virtual address of the same value.
+ * @hva:	Start of the slot in the VMM.
+ * @size:	Size of the slot in bytes.
+ *
+ * Unlike vm_userspace_mem_region_add() this allows for any kind of mapping, and
+ * for any alignment of the two addresses to each other. In return, the library
+ * doesn't know about the memory: vm_set_user_memory_region() is what changes or
+ * deletes the slot.
+ */
+void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
+		     void *hva, size_t size)
+{
+	vm_set_user_memory_region(vm, slot, flags, gpa, size, hva);
+	virt_map(vm, gpa, gpa, size / vm->page_size);
+}
+
+/**
+ * mte_vcpu_set_tcf() - Set how the guest at EL1 deals with tag check faults
+ * @vcpu:	vCPU of mte_vm_create(), not running.
+ * @tcf:	SCTLR_EL1_TCF_*
+ */
+void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf)
+{
+	u64 val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1));
+
+	val &= ~SCTLR_EL1_TCF_MASK;
+	val |= SYS_FIELD_PREP(SCTLR_EL1, TCF, tcf);
+	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1), val);
+}
+
+/**
+ * mte_vcpu_prepare() - Make the next KVM_RUN call a function in the guest
+ * @vcpu:	vCPU of mte_vm_create(), which has completed its last call.
+ * @fn:		Function to call.
+ * @arg0:	First argument.
+ * @arg1:	Second argument.
+ * @arg2:	Third argument.
+ * @arg3:	Fourth argument.
+ *
+ * For tests that expect KVM_RUN to do something else than to run the function
+ * to its end. The others want mte_vcpu_call().
+ */
+void mte_vcpu_prepare(struct kvm_vcpu *vcpu, mte_guest_fn fn,
+		      u64 arg0, u64 arg1, u64 arg2, u64 arg3)
+{
+	typeof(guest_calls[0]) *call;
+
+	call = addr_gva2hva(vcpu->vm, (gva_t)&guest_calls[vcpu->id]);
+	WRITE_ONCE(call->fn, fn);
+	WRITE_ONCE(call->args[0], arg0);
+	WRITE_ONCE(call->args[1], arg1);
+	WRITE_ONCE(call->args[2], arg2);
+	WRITE_ONCE(call->args[3], arg3);
+}
+
+/**
+ * mte_vcpu_result() - Get the result of a function after a KVM_RUN
+ * @vcpu:	vCPU whose last KVM_RUN has succeeded.
+ *
+ * Anything but the end of the function, a failed GUEST_ASSERT() for example,
+ * ends the test.
+ *
+ * Return: what the function returned.
+ */
+u64 mte_vcpu_result(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return uc.args[1];
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+		break;
+	default:
+		TEST_FAIL("Unexpected ucall %lu, exit reason %u (%s)", uc.cmd,
+			  vcpu->run->exit_reason,
+			  exit_reason_str(vcpu->run->exit_reason));
+	}
+
+	return 0;
+}
+
+/**
+ * mte_vcpu_call() - Call a function in the guest
+ * @vcpu:	vCPU of mte_vm_create().
+ * @fn:		Function to call.
+ * @arg0:	First argument.
+ * @arg1:	Second argument.
+ * @arg2:	Third argument.
+ * @arg3:	Fourth argument.
+ *
+ * Return: what the function returned.
+ */
+u64 mte_vcpu_call(struct kvm_vcpu *vcpu, mte_guest_fn fn,
+		  u64 arg0, u64 arg1, u64 arg2, u64 arg3)
+{
+	mte_vcpu_prepare(vcpu, fn, arg0, arg1, arg2, arg3);
+	vcpu_run(vcpu);
+
+	return mte_vcpu_result(vcpu);
+}
+
+/**
+ * __mte_copy_tags() - KVM_ARM_MTE_COPY_TAGS as it is
+ * @vm:		The VM.
+ * @gpa:	Start of the range in the guest.
+ * @size:	Size of the range in bytes.
+ * @tags:	Buffer, MTE_TAGS_SIZE(@size) bytes.
+ * @flags:	KVM_ARM_TAGS_TO_GUEST or KVM_ARM_TAGS_FROM_GUEST.
+ *
+ * Return: what the ioctl returns, the number of bytes of guest memory whose
+ * tags were copied, or -1 with errno set.
+ */
+int __mte_copy_tags(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags, u64 flags)
+{
+	struct kvm_arm_copy_mte_tags args = {
+		.guest_ipa	= gpa,
+		.length		= size,
+		.addr		= tags,
+		.flags		= flags,
+	};
+
+	return __vm_ioctl(vm, KVM_ARM_MTE_COPY_TAGS, &args);
+}
+
+static void copy_tags(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags, u64 flags)
+{
+	int ret = __mte_copy_tags(vm, gpa, size, tags, flags);
+
+	TEST_ASSERT(ret == size,
+		    "KVM_ARM_MTE_COPY_TAGS, gpa: 0x%lx size: 0x%zx flags: 0x%lx, returned %d, errno %d (%s)",
+		    gpa, size, flags, ret, errno, strerror(errno));
+}
+
+/**
+ * mte_copy_tags_to_guest() - Write tags of the guest, which must succeed
+ * @vm:		The VM.
+ * @gpa:	Start of the range in the guest.
+ * @size:	Size of the range in bytes.
+ * @tags:	The tags, MTE_TAGS_SIZE(@size) of them.
+ */
+void mte_copy_tags_to_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, const void *tags)
+{
+	copy_tags(vm, gpa, size, (void *)tags, KVM_ARM_TAGS_TO_GUEST);
+}
+
+/**
+ * mte_copy_tags_from_guest() - Read tags of the guest, which must succeed
+ * @vm:		The VM.
+ * @gpa:	Start of the range in the guest.
+ * @size:	Size of the range in bytes.
+ * @tags:	Where to store MTE_TAGS_SIZE(@size) tags.
+ */
+void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags)
+{
+	copy_tags(vm, gpa, size, tags, KVM_ARM_TAGS_FROM_GUEST);
+}
+
+/**
+ * pagemap_entry() - Entry of /proc/self/pagemap for an address
+ * @addr:	The address.
+ *
+ * Return: the entry. The page frame number in it reads as zero for those who
+ * lack CAP_SYS_ADMIN.
+ */
+u64 pagemap_entry(const void *addr)
+{
+	off_t offset = (unsigned long)addr / getpagesize() * sizeof(u64);
+	ssize_t ret;
+	u64 entry;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+
+	ret = pread(fd, &entry, sizeof(entry), offset);
+	TEST_ASSERT(ret == sizeof(entry), "Can't read /proc/self/pagemap, errno %d", errno);
+	kvm_close(fd);
+
+	return entry;
+}
+
+/* Page frame numbers of a populated range. Zero is "not known". */
+static void pagemap_pfns(const void *addr, size_t nr, u64 *pfns)
+{
+	off_t offset = (unsigned long)addr / getpagesize() * sizeof(u64);
+	size_t size = nr * sizeof(u64), done = 0;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+
+	while (done < size) {
+		ssize_t ret = pread(fd, (void *)pfns + done, size - done, offset + done);
+
+		TEST_ASSERT(ret > 0, "Can't read /proc/self/pagemap, errno %d", errno);
+		done += ret;
+	}
+	kvm_close(fd);
+
+	while (nr--)
+		pfns[nr] = pfns[nr] & PAGEMAP_PRESENT ? pfns[nr] & PAGEMAP_PFN_MASK : 0;
+}
+
+/**
+ * is_huge_mapped() - Is a range mapped by huge pages only
+ * @addr:	Start of the range.
+ * @size:	Size of the range.
+ *
+ * Return: true if each page of the range is part of a PMD mapped folio, or of
+ * a hugetlb folio.
+ */
+bool is_huge_mapped(const void *addr, size_t size)
+{
+	u64 start = (u64)addr, end = start + size, expected = start;
+	struct page_region region;
+	bool huge = true;
+	int fd, ret;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+
+	while (huge && expected < end) {
+		struct pm_scan_arg arg = {
+			.size		= sizeof(arg),
+			.start		= expected,
+			.end		= end,
+			.vec		= (u64)&region,
+			.vec_len	= 1,
+			.category_mask	= PAGE_IS_HUGE,
+			.return_mask	= PAGE_IS_HUGE,
+		};
+
+		ret = ioctl(fd, PAGEMAP_SCAN, &arg);
+		TEST_ASSERT(ret >= 0, "PAGEMAP_SCAN failed, errno %d", errno);
+
+		huge = ret == 1 && region.start == expected;
+		expected = region.end;
+	}
+	kvm_close(fd);
+
+	return huge;
+}
+
+/**
+ * split_huge_folios() - Split the THP folios of a range into pages
+ * @addr:	Start of the range.
+ * @size:	Size of the range.
+ *
+ * Return: NULL, or why it can't be done here. Whether a folio was split is for
+ * the caller to find out, with is_huge_mapped() for example.
+ */
+const char *split_huge_folios(const void *addr, size_t size)
+{
+	char buf[64];
+	ssize_t ret;
+	int fd, len;
+
+	fd = open("/sys/kernel/debug/split_huge_pages", O_WRONLY);
+	if (fd < 0)
+		return "can't write split_huge_pages in debugfs";
+
+	len = snprintf(buf, sizeof(buf), "%d,0x%lx,0x%lx", getpid(),
+		       (unsigned long)addr, (unsigned long)addr + size);
+	ret = write(fd, buf, len);
+	TEST_ASSERT(ret == len, "Can't split folios, errno %d", errno);
+	kvm_close(fd);
+
+	return NULL;
+}
+
+static int compare_sizes(const void *a, const void *b)
+{
+	size_t x = *(const size_t *)a, y = *(const size_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/**
+ * hugetlb_sizes() - Get the sizes of hugetlb folios that the kernel has
+ * @sizes:	Where to store the sizes in bytes, in ascending order.
+ *
+ * Return: the number of sizes, 0 if the kernel has no hugetlb.
+ */
+int hugetlb_sizes(size_t sizes[HUGETLB_MAX_SIZES])
+{
+	struct dirent *entry;
+	int nr = 0;
+	DIR *dir;
+
+	dir = opendir("/sys/kernel/mm/hugepages");
+	if (!dir)
+		return 0;
+
+	while ((entry = readdir(dir))) {
+		size_t kb;
+
+		if (sscanf(entry->d_name, "hugepages-%zukB", &kb) != 1)
+			continue;
+
+		TEST_ASSERT(nr < HUGETLB_MAX_SIZES, "More hugetlb sizes than expected");
+		sizes[nr++] = kb * SZ_1K;
+	}
+	closedir(dir);
+
+	qsort(sizes, nr, sizeof(sizes[0]), compare_sizes);
+
+	return nr;
+}
+
+/* Pools that were enlarged, and have to be given back at the end. */
+static struct {
+	size_t	folio_size;
+	size_t	nr;
+} hugetlb_pools[HUGETLB_MAX_SIZES];
+static pid_t hugetlb_pools_owner;
+
+static bool hugetlb_attr(size_t folio_size, const char *name, bool write, size_t *val)
+{
+	char *path = strdup_printf("/sys/kernel/mm/hugepages/hugepages-%zukB/%s",
+				   folio_size / SZ_1K, name);
+	FILE *file = fopen(path, write ? "w" : "r");
+	bool ok = file;
+
+	free(path);
+	if (!file)
+		return false;
+
+	if (write)
+		ok = fprintf(file, "%zu\n", *val) > 0;
+	else
+		ok = fscanf(file, "%zu", val) == 1;
+
+	return !fclose(file) && ok;
+}
+
+static void hugetlb_restore(void)
+{
+	int i;
+
+	/* A child that calls exit() inherits the handler, but not the duty. */
+	if (getpid() != hugetlb_pools_owner)
+		return;
+
+	for (i = 0; i < HUGETLB_MAX_SIZES && hugetlb_pools[i].folio_size; i++)
+		hugetlb_attr(hugetlb_pools[i].folio_size, "nr_hugepages", true,
+			     &hugetlb_pools[i].nr);
+}
+
+static size_t hugetlb_available(size_t folio_size)
+{
+	size_t free, reserved;
+
+	if (!hugetlb_attr(folio_size, "free_hugepages", false, &free) ||
+	    !hugetlb_attr(folio_size, "resv_hugepages", false, &reserved))
+		return 0;
+
+	return free - reserved;
+}
+
+/**
+ * hugetlb_reserve() - Have hugetlb folios in the pool
+ * @folio_size:	Size of the folios.
+ * @nr:		How many of them are needed.
+ *
+ * If there are less than that, enlarge the pool until the test exits.
+ *
+ * Return: NULL, or why there aren't as many.
+ */
+const char *hugetlb_reserve(size_t folio_size, size_t nr)
+{
+	size_t available = hugetlb_available(folio_size);
+	size_t old, new;
+	int i;
+
+	if (available >= nr)
+		return NULL;
+
+	if (!hugetlb_attr(folio_size, "nr_hugepages", false, &old))
+		return "no hugetlb folios of this size";
+
+	new = old + nr - available;
+	if (!hugetlb_attr(folio_size, "nr_hugepages", true, &new))
+		return "not enough hugetlb folios, and not allowed to enlarge the pool";
+
+	if (!hugetlb_pools_owner) {
+		hugetlb_pools_owner = getpid();
+		atexit(hugetlb_restore);
+	}
+
+	for (i = 0; i < HUGETLB_MAX_SIZES; i++) {
+		if (hugetlb_pools[i].folio_size == folio_size)
+			break;
+
+		if (!hugetlb_pools[i].folio_size) {
+			hugetlb_pools[i].folio_size = folio_size;
+			hugetlb_pools[i].nr = old;
+			break;
+		}
+	}
+
+	if (hugetlb_available(folio_size) < nr)
+		return "not enough memory for the hugetlb folios";
+
+	return NULL;
+}
+
+/**
+ * mte_mem_alloc() - Map memory of one kind
+ * @mem:	What to fill in.
+ * @type:	The kind of memory.
+ * @folio_size:	Size of the folios, for hugetlb only.
+ * @size:	Size of the memory, which is rounded up to whole folios.
+ *
+ * The memory isn't populated. The pool of a hugetlb size is enlarged as needed.
+ *
+ * Return: NULL, or why there is no such memory.
+ */
+const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
+			  size_t folio_size, size_t size)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS, memfd_flags = 0;
+	bool thp = false, hugetlb = false, shared = false;
+	const char *reason;
+
+	switch (type) {
+	case MTE_MEM_ANON:
+		break;
+	case MTE_MEM_ANON_THP:
+		thp = true;
+		break;
+	case MTE_MEM_MEMFD:
+		shared = true;
+		break;
+	case MTE_MEM_MEMFD_THP:
+		thp = true;
+		shared = true;
+		break;
+	case MTE_MEM_HUGETLB:
+		hugetlb = true;
+		break;
+	case MTE_MEM_MEMFD_HUGETLB:
+		hugetlb = true;
+		shared = true;
+		break;
+	}
+
+	if (thp && !thp_configured())
+		return "the kernel has no THP";
+
+	if (thp)
+		folio_size = get_trans_hugepagesz();
+	else if (!hugetlb)
+		folio_size = getpagesize();
+
+	size = align_up(size, folio_size);
+
+	if (hugetlb) {
+		reason = hugetlb_reserve(folio_size, size / folio_size);
+		if (reason)
+			return reason;
+
+		flags |= MAP_HUGETLB | __builtin_ctzl(folio_size) << MAP_HUGE_SHIFT;
+		memfd_flags |= MFD_HUGETLB | __builtin_ctzl(folio_size) << MFD_HUGE_SHIFT;
+	}
+
+	*mem = (struct mte_mem) {
+		.type		= type,
+		.size		= size,
+		.folio_size	= folio_size,
+		.fd		= -1,
+		.map_size	= size,
+	};
+
+	if (shared) {
+		flags = MAP_SHARED;
+		mem->fd = memfd_create("mte_mem", memfd_flags);
+		TEST_ASSERT(mem->fd >= 0, "memfd_create() failed, errno %d", errno);
+		kvm_ftruncate(mem->fd, size);
+	}
+
+	/* Large folios want to be aligned: leave room for that. */
+	if (folio_size > getpagesize())
+		mem->map_size += folio_size;
+
+	mem->map = kvm_mmap(mem->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+			    MAP_NORESERVE, -1);
+	mem->hva = align_ptr_up(mem->map, folio_size);
+	mem->hva = mmap(mem->hva, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, mem->fd, 0);
+	TEST_ASSERT(mem->hva != MAP_FAILED, "mmap() failed, errno %d", errno);
+
+	if (!hugetlb && thp_configured())
+		kvm_madvise(mem->hva, size, thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+
+	return NULL;
+}
+
+/**
+ * mte_mem_populate() - Allocate all pages of a piece of memory
+ * @mem:	The memory.
+ *
+ * The tags aren't touched.
+ *
+ * Return: NULL, or why the pages aren't of the kind they should be.
+ */
+const char *mte_mem_populate(struct mte_mem *mem)
+{
+	bool thp = mem->type == MTE_MEM_ANON_THP || mem->type == MTE_MEM_MEMFD_THP;
+
+	kvm_madvise(mem->hva, mem->size, MADV_POPULATE_WRITE);
+
+	if (!thp || is_huge_mapped(mem->hva, mem->size))
+		return NULL;
+
+	if (madvise(mem->hva, mem->size, MADV_COLLAPSE) ||
+	    !is_huge_mapped(mem->hva, mem->size))
+		return "no THP could be had";
+
+	return NULL;
+}
+
+/**
+ * mte_mem_alias() - Map memory that is shared once more
+ * @mem:	The memory, one of the MTE_MEM_MEMFD types.
+ * @prot:	PROT_* flags.
+ *
+ * Return: the mapping, @mem->size bytes, which isn't populated.
+ */
+void *mte_mem_alias(const struct mte_mem *mem, int prot)
+{
+	return kvm_mmap(mem->size, prot, MAP_SHARED, mem->fd);
+}
+
+/**
+ * mte_mem_free() - Unmap and free a piece of memory
+ * @mem:	The memory.
+ */
+void mte_mem_free(struct mte_mem *mem)
+{
+	kvm_munmap(mem->map, mem->map_size);
+	if (mem->fd >= 0)
+		kvm_close(mem->fd);
+}
+
+static int compare_pfns(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* In the child: poison memory of this kind, and note down its page frames. */
+static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
+				 size_t folio_size, size_t size)
+{
+	size_t page_size = getpagesize(), nr_pages = size / page_size, i;
+	const char *reason;
+	struct mte_mem mem;
+
+	reason = mte_mem_alloc(&mem, type, folio_size, size);
+	if (!reason)
+		reason = mte_mem_populate(&mem);
+	if (reason)
+		return reason;
+
+	TEST_ASSERT(!mprotect(mem.hva, size, PROT_READ | PROT_WRITE | PROT_MTE),
+		    "mprotect(PROT_MTE) failed, errno %d", errno);
+
+	mte_store_tags(mem.hva, size, MTE_POISON);
+	for (i = 0; i < nr_pages; i++)
+		TEST_ASSERT(mte_load_tag(mem.hva + i * page_size) == MTE_POISON,
+			    "Tags don't read back as they were stored");
+
+	pagemap_pfns(mem.hva, nr_pages, pfns);
+	if (!pfns[0])
+		return "page frame numbers are hidden without CAP_SYS_ADMIN";
+
+	return NULL;
+}
+
+/**
+ * mte_poison() - Leave tags behind for the next owner of some memory
+ * @poison:	What to fill in.
+ * @type:	The kind of memory.
+ * @folio_size:	Size of the folios, for hugetlb only.
+ * @size:	Size of the memory, a multiple of the folio size.
+ *
+ * A process of its own maps the memory with PROT_MTE, stores MTE_POISON to all
+ * granules, checks on each page that it reads back, and exits. Whoever is given
+ * the memory next must not see that tag.
+ *
+ * Not having seen it proves something only for the page frames which had it:
+ * see mte_poison_reused().
+ *
+ * Return: NULL, or why there is no such memory.
+ */
+const char *mte_poison(struct mte_poison *poison, enum mte_mem_type type,
+		       size_t folio_size, size_t size)
+{
+	size_t nr = size / getpagesize(), shared_size = (nr + 1) * sizeof(u64);
+	const char **reason;
+	int status;
+	pid_t pid;
+	u64 *pfns;
+
+	/* So that the folios stay in the pool when the process is gone. */
+	if (type == MTE_MEM_HUGETLB || type == MTE_MEM_MEMFD_HUGETLB) {
+		const char *shortage = hugetlb_reserve(folio_size, size / folio_size);
+
+		if (shortage)
+			return shortage;
+	}
+
+	pfns = kvm_mmap(shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
+	/* A string literal has the same address in the child. */
+	reason = (const char **)&pfns[nr];
+
+	fflush(stdout);
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
+	if (!pid) {
+		*reason = poison_memory(pfns, type, folio_size, size);
+		_exit(0);
+	}
+
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid && !status,
+		    "The process that leaves tags behind failed, status 0x%x", status);
+
+	if (*reason) {
+		const char *ret = *reason;
+
+		kvm_munmap(pfns, shared_size);
+		return ret;
+	}
+
+	qsort(pfns, nr, sizeof(*pfns), compare_pfns);
+	poison->nr = nr;
+	poison->pfns = pfns;
+
+	return NULL;
+}
+
+/**
+ * mte_poison_reused() - Find out how much of a range was poisoned before
+ * @poison:	The page frames that were poisoned.
+ * @addr:	Start of the range, which must be populated.
+ * @size:	Size of the range.
+ *
+ * Return: the number of pages of the range whose frames are among @poison.
+ */
+size_t mte_poison_reused(const struct mte_poison *poison, const void *addr, size_t size)
+{
+	size_t nr = size / getpagesize(), reused = 0, i;
+	u64 *pfns = calloc(nr, sizeof(*pfns));
+
+	TEST_ASSERT(pfns, "No memory");
+	pagemap_pfns(addr, nr, pfns);
+
+	for (i = 0; i < nr; i++)
+		reused += !!bsearch(&pfns[i], poison->pfns, poison->nr,
+				    sizeof(*pfns), compare_pfns);
+	free(pfns);
+
+	return reused;
+}
+
+/**
+ * mte_poison_free() - Forget about the page frames of mte_poison()
+ * @poison:	What to free.
+ */
+void mte_poison_free(struct mte_poison *poison)
+{
+	kvm_munmap(poison->pfns, (poison->nr + 1) * sizeof(u64));
+}
