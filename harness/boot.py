@@ -83,19 +83,130 @@ class _Reader:
 
 
 def _stop(process):
-    """Leave nothing behind: the whole group of QEMU goes."""
-    for sig in (signal.SIGTERM, signal.SIGKILL):
+    """Leave nothing behind: the whole group of QEMU goes, also what outlived QEMU."""
+    for sig, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         try:
             os.killpg(process.pid, sig)
         except ProcessLookupError:
-            break
+            pass
         try:
-            process.wait(5)
-            break
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
-            continue
+            pass
     process.stdout.close()
     process.stdin.close()
+
+
+class _BadRecord(Exception):
+    """The guest said what guest/init.c never says."""
+
+
+class _Follower:
+    """Takes records and keeps a Result: what guest/init.c says, and in which order."""
+
+    ENDS = ('exit', 'signal', 'timeout', 'stuck', 'error')
+
+    def __init__(self, result, on_start, on_end):
+        self.result = result
+        self.on_start = on_start
+        self.on_end = on_end
+        self.outputs = {}
+        self.block = None       # [name, bytes still to come] of an out or kmemleak record
+        self.call = None
+        self.done = False
+
+    def data(self, reader):
+        """Bytes of a block; False when more must be read first."""
+        name, left = self.block
+        data = reader.take(left)
+        self.outputs.setdefault(name, bytearray()).extend(data)
+        self.block = [name, left - len(data)] if left > len(data) else None
+        return not self.block
+
+    def record(self, line):
+        """One line; True when it is a step on the way to the end."""
+        kind, _, rest = line.partition(' ')
+        take = self.KINDS.get(kind)
+        try:
+            if not take or (kind == 'hello') == self.result.hello:
+                raise ValueError
+            step = take(self, rest)
+        except ValueError as error:
+            raise _BadRecord(f'bad record: {line[:60]}') from error
+        # Not above: what a callback raises is not the guest's.
+        call, self.call = self.call, None
+        if call:
+            call()
+        return step
+
+    def _hello(self, rest):
+        if rest != '1':
+            raise ValueError
+        self.result.hello = True
+        return True
+
+    def _fact(self, rest):
+        name, value = rest.split(' ', 1)
+        self.result.facts[name] = value
+        return True
+
+    def _note(self, rest):
+        self.result.notes.append(rest)
+        return not self.result.started
+
+    def _start(self, rest):
+        if self.result.started or not rest:
+            raise ValueError
+        self.result.started = rest
+        self.call = lambda: self.on_start(rest)
+        return True
+
+    def _expect(self, name, length):
+        if not length.isdigit():
+            raise ValueError
+        if int(length):
+            self.block = [name, int(length)]
+        return False
+
+    def _out(self, rest):
+        name, length = rest.split(' ')
+        if name != self.result.started:
+            raise ValueError
+        return self._expect(name, length)
+
+    def _kmemleak(self, rest):
+        return self._expect('', rest)
+
+    def _end(self, rest):
+        name, end, value, milliseconds = rest.split(' ')
+        if name != self.result.started or end not in self.ENDS:
+            raise ValueError
+        got = (end, int(value), int(milliseconds), bytes(self.outputs.pop(name, b'')))
+        self.result.started = None
+        self.result.tests[name] = got
+        self.call = lambda: self.on_end(name, got)
+        if end == 'stuck':
+            self.result.ended = f'{name} could not be killed'
+        return True
+
+    def _error(self, rest):
+        self.result.ended = f'plan refused: {rest}'
+        return True
+
+    def _done(self, rest):
+        if rest or self.result.started:
+            raise ValueError
+        self.done = True
+        return True
+
+    KINDS = {'hello': _hello, 'fact': _fact, 'note': _note, 'start': _start, 'out': _out,
+             'kmemleak': _kmemleak, 'end': _end, 'error': _error, 'done': _done}
+
+    def close(self):
+        self.result.kmemleak = bytes(self.outputs.pop('', b''))
+        name = self.result.started
+        if name:
+            self.result.tests[name] = ('lost', 0, 0, bytes(self.outputs.pop(name, b'')))
 
 
 def run(words, tests, factor, stderr_path, result, on_start, on_end):
@@ -110,72 +221,36 @@ def run(words, tests, factor, stderr_path, result, on_start, on_end):
         # input stays open: at its end QEMU would disconnect the channel.
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=stderr, start_new_session=True)
-    reader = _Reader(process.stdout.fileno())
-    outputs = {}
-    limit = BOOT_TIMEOUT * factor
-    deadline = time.monotonic() + limit
-    block = None                # (name, bytes still to come) of an out or kmemleak record
     try:
-        while not result.ended:
-            if block:
-                name, left = block
-                data = reader.take(left)
-                outputs.setdefault(name, bytearray()).extend(data)
-                block = (name, left - len(data)) if left > len(data) else None
-                if not block:
-                    continue
-            line = None if block else reader.line()
-            if line is None:
-                if reader.eof:
-                    result.ended = 'the guest stopped before it was done'
-                elif not reader.fill(deadline):
-                    what = f'in {result.started}' if result.started else \
-                        'between tests' if result.hello else 'while booting'
-                    result.ended = f'no sign of life for {limit:.0f} s {what}'
+        reader = _Reader(process.stdout.fileno())
+        follower = _Follower(result, on_start, on_end)
+        limit = BOOT_TIMEOUT * factor
+        deadline = time.monotonic() + limit
+        while not result.ended and not follower.done:
+            if follower.block and follower.data(reader):
                 continue
-
-            kind, _, rest = line.partition(' ')
-            limit = BOOT_TIMEOUT * factor
-            if kind == 'hello':
-                result.hello = True
-            elif kind == 'fact':
-                name, _, value = rest.partition(' ')
-                result.facts[name] = value
-            elif kind == 'note':
-                result.notes.append(rest)
-            elif kind == 'start':
-                result.started = rest
-                on_start(rest)
-            elif kind in ('out', 'kmemleak'):
-                name, _, length = rest.rpartition(' ')
-                block = (name if kind == 'out' else '<kmemleak>', int(length))
-                if not block[1]:
-                    block = None
-            elif kind == 'end':
-                name, end, value, milliseconds = rest.split()
-                result.started = None
-                got = (end, int(value), int(milliseconds), bytes(outputs.pop(name, b'')))
-                result.tests[name] = got
-                on_end(name, got)
-                if end == 'stuck':
-                    result.ended = f'{name} could not be killed'
-            elif kind == 'error':
-                result.ended = f'plan refused: {rest}'
-            elif kind == 'done':
-                break
-            else:
-                result.ended = f'unknown record: {line[:60]}'
-            if result.started:
-                limit = tests.get(result.started, BOOT_TIMEOUT) * factor + GRACE
-            deadline = time.monotonic() + limit
+            line = None if follower.block else reader.line()
+            if line is not None:
+                try:
+                    # What a test prints does not give it more time.
+                    if follower.record(line):
+                        limit = tests.get(result.started, BOOT_TIMEOUT) * factor + GRACE \
+                            if result.started else BOOT_TIMEOUT * factor
+                        deadline = time.monotonic() + limit
+                except _BadRecord as error:
+                    result.ended = str(error)
+            elif reader.eof:
+                result.ended = 'the guest stopped before it was done'
+            elif not reader.fill(deadline):
+                what = f'in {result.started}' if result.started else \
+                    'between tests' if result.hello else 'while booting'
+                result.ended = f'no sign of life for {limit:.1f} s {what}'
         if not result.ended:
             try:
                 process.wait(10 * factor)
             except subprocess.TimeoutExpired:
                 result.ended = 'did not power off'
-        result.kmemleak = bytes(outputs.pop('<kmemleak>', b''))
-        if result.started:
-            result.tests[result.started] = ('lost', 0, 0, bytes(outputs.pop(result.started, b'')))
+        follower.close()
     finally:
         _stop(process)
 

@@ -16,14 +16,13 @@ FIELDS = {
     'MTE': ('ID_AA64PFR1_EL1', 8, 4),
     'MTEPERM': ('ID_AA64PFR2_EL1', 0, 4),
     'FWB': ('ID_AA64MMFR2_EL1', 40, 4),
-    'NV': ('ID_AA64MMFR2_EL1', 24, 4),
-    'NV_frac': ('ID_AA64MMFR4_EL1', 20, 4),
     'DIC': ('CTR_EL0', 29, 1),
     'IDC': ('CTR_EL0', 28, 1),
     'TGRAN4_2': ('ID_AA64MMFR0_EL1', 40, 4),
     'EL1': ('ID_AA64PFR0_EL1', 4, 4),
     'SVE': ('ID_AA64PFR0_EL1', 32, 4),
-    'GIC': ('ID_AA64PFR0_EL1', 24, 4),
+    'IDS': ('ID_AA64MMFR2_EL1', 36, 4),
+    'TLB': ('ID_AA64ISAR0_EL1', 56, 4),
 }
 
 
@@ -125,6 +124,8 @@ FEATURES = {
     'dic': _field('DIC'),
     'idc': _field('IDC'),
     'sve': _field('SVE'),
+    'ids': _field('IDS'),
+    'tlbios': _field('TLB'),
     'aarch32-el1': _aarch32,
     '4k': _page(4),
     '16k': _page(16),
