@@ -16,7 +16,8 @@ h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
 python := PYTHONDONTWRITEBYTECODE=1 python3
 variants := $(shell sed 's/\#.*//' harness/variants | cut -f1 | xargs)
 
-.PHONY: help run check packages fetch tree refresh kernel selftests image shell doctor clean
+.PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
+	harness-check clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -32,7 +33,11 @@ check: harness-check $(addprefix kernel-,$(variants)) image    ## the project's 
 packages:            ## install the Debian packages that are missing (as root; else say which)
 	@$(h)/packages.sh
 
-fetch: packages      ## the kernel source and QEMU, from the machine's own Debian mirror
+# A slip in TESTS=, MACHINES= or KERNEL= is found before anything is built.
+names: packages
+	@$(python) harness/run.py names
+
+fetch: names         ## the kernel source and QEMU, from the machine's own Debian mirror
 	@$(h)/fetch.sh qemu
 	@$(h)/fetch.sh linux
 

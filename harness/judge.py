@@ -113,30 +113,51 @@ class Outcome:
         self.cases = list(cases)    # (name, pass|fail|skip|untrusted, reason)
 
 
+_ASSERTION = '==== Test Assertion Failure ===='
+_RESULT = re.compile(r'(not )?ok \d+')
+# What every test of some kind prints, and says nothing.
+_IDLE = re.compile(r'Random seed: |# Totals: |# Planned tests != |# +RUN |1\.\.|K?TAP version ')
+
+
 def _last_line(output):
-    lines = [l.strip() for l in output.split('\n') if l.strip()]
-    return lines[-1][:160] if lines else ''
+    lines = [l.strip() for l in output.split('\n')]
+    lines = [l for l in lines if l and not _IDLE.match(l)]
+    return lines[-1][:160] if lines else 'without a word'
 
 
 def _skip_reason(output):
+    """Of the line that says so, without what it begins with."""
     for line in reversed(output.split('\n')):
-        match = re.search(r'(?:SKIP(?:ped)?[:, ]+|# SKIP |Skipping test: |requirement not met: )(.*\S)', line)
+        match = re.search(r'# SKIP\b[ -]*(.*\S)', line) or \
+            re.match(r'\s*(?:# )?(?:SKIP(?:PED)?|Skipp(?:ed|ing)(?: test)?)\b[:, -]+(.*\S)', line, re.I)
         if match:
             return match[1][:160]
     return _last_line(output)
 
 
+def _assertion(output):
+    """file:line and the condition, then, behind the trace, the message."""
+    lines = output.partition(_ASSERTION)[2].split('\n')[1:30]
+    said = [l.strip() for l in lines if l.strip()]
+    message = [l for l in said[2:] if not re.match(r'\d+\s+0x|\d+\t|\(|sh: |pid=', l)]
+    return ': '.join(said[:1] + message[:1])[:200] or 'an assertion failed'
+
+
 def _fail_reason(output):
-    lines = output.split('\n')
-    for i, line in enumerate(lines):
-        if 'Test Assertion Failure' in line:
-            # file:line and the condition, then, behind the trace, the message.
-            rest = [l.strip() for l in lines[i + 1:i + 30] if l.strip()]
-            message = [l for l in rest[2:] if not re.match(r'(\d+\s+0x|pid=|\(stack trace)', l)]
-            return ': '.join(rest[:1] + message[:1])[:200]
-    for line in lines:
-        if re.match(r'\s*not ok ', line) and 'SKIP' not in line:
-            return line.strip()[:200]
+    if _ASSERTION in output:
+        return _assertion(output)
+    said = ''
+    for line in output.split('\n'):
+        line = line.strip()
+        if line.startswith('Bail out!'):
+            return line[:200]
+        if line.startswith('not ok ') and '# SKIP' not in line:
+            return (line + (f': {said}' if said else ''))[:200]
+        if _RESULT.match(line):
+            said = ''
+        elif line.startswith('# ') and not said and not _IDLE.match(line):
+            # Of what a case says before it fails, the first is what it found.
+            said = line[2:].strip()
     return _last_line(output)
 
 
@@ -150,13 +171,21 @@ def parse_ktap(output, parser):
     test = parser.parse(output)
     # kselftest's "ok 1 # SKIP name: reason" has its name behind the directive.
     cases = [(t.name or t.skip_reason, parser.status(t), t.skip_reason or '') for t in test.subtests]
+    if re.search(r'^Bail out!', output, re.M):
+        return cases, 'KTAP that bails out'
     if test.expected_count is None:
         return cases, 'KTAP without a plan'
     done = [c for c in cases if c[1] != 'untrusted']
     if len(done) != test.expected_count:
         return done, f'KTAP truncated: {test.expected_count} planned, {len(done)} results'
+    # The parser stops at the end of the plan: what comes after it is counted here.
+    results = sum(bool(_RESULT.match(line)) for line in output.split('\n'))
+    if results > test.expected_count:
+        return cases, f'KTAP with {test.expected_count} planned, {results} results'
     if test.counts.errors:
         return cases, f'KTAP with {test.counts.errors} errors in it'
+    if test.counts.failed and not any(status == 'fail' for _, status, _ in cases):
+        return cases, 'KTAP with a nested case that failed in one that passed'
     return cases, ''
 
 
@@ -179,17 +208,28 @@ def outcome(end, value, output, parser):
 
     ktap = parse_ktap(output, parser)
     cases, complaint = ktap if ktap else ([], '')
+    failed = [name for name, status, _ in cases if status == 'fail']
     if value == KSFT_SKIP:
+        # An assertion that fails while errno happens to be EACCES ends like a skip.
+        if failed or _ASSERTION in output:
+            return Outcome('fail', f'{_fail_reason(output)} [exit status {value}]', cases)
         return Outcome('skip', _skip_reason(output), cases)
     if value not in (KSFT_PASS, KSFT_XFAIL):
-        return Outcome('fail', _fail_reason(output), cases)
+        return Outcome('fail', f'{_fail_reason(output)} [exit status {value}]', cases)
     if complaint:
         return Outcome('untrusted', complaint, cases)
-    failed = [name for name, status, _ in cases if status == 'fail']
     if failed:
-        return Outcome('untrusted', f'exit status 0, but {failed[0]} failed', cases)
+        return Outcome('untrusted', f'exit status {value}, but {failed[0]} failed', cases)
+    if _ASSERTION in output:
+        # Of a child whose exit status nobody looked at.
+        return Outcome('untrusted', f'exit status {value}, but {_assertion(output)}', cases)
+    if not output.strip():
+        return Outcome('untrusted', f'exit status {value}, but no output at all', cases)
+    if not ktap and re.search(r'^usage: ', output, re.M | re.I):
+        # KVM's tests answer options that they do not know with exit status 0.
+        return Outcome('untrusted', 'nothing but its usage: args in tests.ini?', cases)
     if cases and all(status == 'skip' for _, status, _ in cases):
-        return Outcome('skip', cases[0][2] or cases[0][0], cases)
+        return Outcome('skip', f'all {len(cases)} cases: {cases[0][2] or cases[0][0]}', cases)
     return Outcome('pass', '', cases)
 
 
@@ -224,6 +264,8 @@ def judge(test, got, features, on_base, output=''):
 
     if got.result == expected:
         if expected == 'pass':
+            if test.strict_cases and not got.cases:
+                return Verdict('untrusted', 'exit status 0 without KTAP: nothing says what was tested')
             return _judge_cases(test, got, features)
         if on_base and expected == test.base:
             # A test that fails for another reason than its defect proves nothing.

@@ -4,6 +4,7 @@
 
 Called by the Makefile:
 
+  run.py names    check TESTS, MACHINES, KERNEL and TIMEOUT_FACTOR of the environment
   run.py run      TESTS, MACHINES and KERNEL of the environment choose
   run.py check    what harness/matrix says
   run.py doctor   what this host has, and what each machine will run
@@ -372,10 +373,17 @@ class Run:
             f.write('\n'.join(lines) + '\n')
 
 
-def plan_run(run):
-    names = data.select((os.environ.get('MACHINES') or 'max').split(), run.machines, 'machine')
+def chosen(machines, variants, default='max'):
+    """The machines and the kernel variant that the environment names."""
+    names = data.select((os.environ.get('MACHINES') or default).split(), machines, 'machine')
     variant = os.environ.get('KERNEL') or 'default'
-    data.select([variant], run.variants, 'kernel variant')
+    if variant not in variants:
+        raise judge.DataError(f'kernel variant {variant}: there is none; there are: {" ".join(variants)}')
+    return names, variant
+
+
+def plan_run(run):
+    names, variant = chosen(run.machines, run.variants)
     words = (os.environ.get('TESTS') or '').split()
     if words:
         tests = [run.tests[n] for n in data.select(words, run.tests, 'test')]
@@ -402,9 +410,7 @@ def plan_check(run):
 
 def doctor(run):
     """The host, then what each machine has and which tests will skip there, and why."""
-    variant = os.environ.get('KERNEL') or 'default'
-    data.select([variant], run.variants, 'kernel variant')
-    names = data.select((os.environ.get('MACHINES') or 'all').split(), run.machines, 'machine')
+    names, variant = chosen(run.machines, run.variants, 'all')
     for what, value in (('qemu', output_of(QEMU, '--version')),
                         ('compiler', output_of('aarch64-linux-gnu-gcc', '--version')),
                         ('base', output_of('cat', os.path.join(BUILD, 'base.version'))),
@@ -428,9 +434,8 @@ def doctor(run):
 
 def shell(run):
     """An interactive shell; the guest's console is this terminal (Ctrl-a x ends QEMU)."""
-    name = data.select((os.environ.get('MACHINES') or 'max').split(), run.machines, 'machine')[0]
-    variant = os.environ.get('KERNEL') or 'default'
-    data.select([variant], run.variants, 'kernel variant')
+    names, variant = chosen(run.machines, run.variants)
+    name = names[0]
     machine = run.machines[name]
     plan = os.path.join(BUILD, 'shell.plan')
     with open(plan, 'w', encoding='utf-8') as f:
@@ -453,6 +458,12 @@ def interrupt(_signal, _frame):
 def main():
     signal.signal(signal.SIGTERM, interrupt)
     kind = sys.argv[1] if len(sys.argv) == 2 else ''
+    if kind == 'names':
+        machines, variants, tests = data.check()
+        chosen(machines, variants)
+        data.select((os.environ.get('TESTS') or 'all').split(), tests, 'test')
+        factor_of({'slowdown': 1}, 1)
+        return judge.EXIT_GOOD
     if kind == 'run':
         run = Run(kind)
         return run.execute(plan_run(run))[0]
@@ -466,7 +477,7 @@ def main():
         return doctor(Run(kind))
     if kind == 'shell':
         return shell(Run(kind))
-    raise judge.DataError('usage: run.py run|check|doctor|shell')
+    raise judge.DataError('usage: run.py names|run|check|doctor|shell')
 
 
 if __name__ == '__main__':
