@@ -66,7 +66,7 @@ doctor: kernel image ## what this host has; what each machine has, will run and 
 	@$(python) harness/run.py doctor
 
 harness-check: fetch
-	@$(python) -m unittest discover -s harness/tests -t harness -q
+	@$(h)/selfcheck.sh
 
 clean:               ## remove build/ (results/ stay)
 	rm -rf build

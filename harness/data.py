@@ -47,20 +47,39 @@ def memory_bytes(text):
     return int(text[:-1]) * units[text[-1]]
 
 
+def _number(where, key, text, kind=int):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float('inf'):
+        raise DataError(f'{where}: {key} = {text}: wanted is a number above 0')
+    return value
+
+
+def _memory(where, key, text):
+    try:
+        memory_bytes(text)
+    except DataError as error:
+        raise DataError(f'{where}: {key} = {error}') from error
+    return text
+
+
 def machines():
     ini = _ini('machines.ini')
     for name in ini.sections():
         unknown = set(ini[name]) - MACHINE_KEYS
         if unknown:
             raise DataError(f'machines.ini: [{name}]: unknown key {min(unknown)}')
-        memory_bytes(ini[name]['memory'])
-        float(ini[name]['slowdown'])
+        where = f'machines.ini: [{name}]'
+        _number(where, 'slowdown', ini[name]['slowdown'], float)
+        _memory(where, 'memory', ini[name]['memory'])
     return {name: dict(ini[name]) for name in ini.sections()}
 
 
 def variants():
     """name -> (source tree, slowdown)."""
-    return {name: (source, float(slowdown))
+    return {name: (source, _number(f'variants: {name}', 'slowdown', slowdown, float))
             for name, source, slowdown, _ in _table('variants', 4)}
 
 
@@ -96,13 +115,19 @@ class Test:
         self.skip_cases = self._rules(where, row.get('skip-cases', ''))
         # A case of mainline's tests may skip for reasons that are not listed here.
         self.strict_cases = self.set == 'series'
-        self.timeout = int(row.get('timeout', '60'))
+        self.timeout = _number(where, 'timeout', row.get('timeout', '60'))
         self.hugepages = [h.split(':') for h in row.get('hugepages', '').split()]
+        if not all(len(h) == 2 and h[0].isdigit() and h[1].isdigit() for h in self.hugepages):
+            raise DataError(f'{where}: hugepages = {row["hugepages"]}: wanted is KB:COUNT ...')
         self.write = [w.split(None, 1) for w in row.get('write', '').split('\n') if w.strip()]
-        self.swap = row.get('swap', '')
-        self.memory = row.get('memory', '')
+        if not all(len(w) == 2 for w in self.write):
+            raise DataError(f'{where}: write: wanted are lines "PATH VALUE"')
+        self.swap = _memory(where, 'swap', row['swap']) if row.get('swap') else ''
+        self.memory = _memory(where, 'memory', row['memory']) if row.get('memory') else ''
         self.not_on = row.get('not-on', '').split()
-        self.run = row.get('run', 'yes') == 'yes'
+        if row.get('run', 'yes') not in ('yes', 'no'):
+            raise DataError(f'{where}: run = {row["run"]}: wanted is yes or no')
+        self.run = row.get('run') != 'no'
         for expression in [self.needs] + [e for e, _ in self.fails] + [e for _, e in self.skip_cases]:
             for word in expression.split():
                 if word.lstrip('!') not in FEATURES:

@@ -58,7 +58,7 @@ find_suite() {
 	[ ! -f $find_keys ] || find_signed="[signed-by=$find_keys] "
 	find_mirrors=$(mirrors)
 	[ -n "$find_mirrors" ] ||
-		die "no Debian archive in this machine's apt configuration"
+		die "$1: no Debian archive in this machine's apt configuration to look in; $3"
 	sed 's/#.*//' "$top/harness/suites" >"$apt/suites"
 	while read -r suite find_needs; do
 		[ -n "$suite" ] || continue
@@ -77,7 +77,7 @@ find_suite() {
 		done
 	done <"$apt/suites"
 	cat "$apt/update.log" >&2 || true
-	die "$1${2:+ >= $2} was found on none of:${find_looked%,} (network? $3)"
+	die "$1${2:+ >= $2} was found on none of:${find_looked%,} (network?); $3"
 }
 
 fetch_linux_package() {
@@ -143,7 +143,7 @@ linux() {
 	rm -f "$build/base.stamp"
 	new=$build/base.new
 	if [ -z "${LINUX:-}" ]; then
-		find_suite $linux_package '' "else give LINUX=tarball or LINUX=directory"
+		find_suite $linux_package '' "LINUX=tarball or LINUX=directory replaces it"
 		step fetch "$linux_package $version, $suite" fetch-linux.log \
 			fetch_linux_package "$new"
 	else
@@ -171,6 +171,8 @@ qemu_check() {
 	[ -n "$qemu_version" ] || die "$1: does not run, or is no qemu-system-aarch64"
 	dpkg --compare-versions "$qemu_version" ge $qemu_minimum ||
 		die "$1: QEMU $qemu_version is too old, FEAT_MTE_PERM is emulated from $qemu_minimum on"
+	"$1" -machine virt,help >/dev/null 2>&1 ||
+		die "$1: has no machine virt, is it qemu-system-aarch64?"
 }
 
 fetch_qemu_packages() {
@@ -204,7 +206,7 @@ qemu() {
 	[ ! -x "$build/qemu/run" ] || return 0
 	[ "$(uname -m)" = x86_64 ] ||
 		die "QEMU is fetched for x86-64 only: give QEMU=, version $qemu_minimum or later"
-	find_suite $qemu_package $qemu_minimum "else give QEMU=, version $qemu_minimum or later"
+	find_suite $qemu_package $qemu_minimum "QEMU=, version $qemu_minimum or later, replaces it"
 	step fetch "$qemu_package ${version#*:}, $suite" fetch-qemu.log \
 		fetch_qemu_packages "$build/qemu.new"
 	qemu_check "$build/qemu.new/run"

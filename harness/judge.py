@@ -40,20 +40,26 @@ class DataError(Exception):
 _ANSI = re.compile(r'\x1b\[[0-9;?]*[a-zA-Z]')
 _PREFIX = re.compile(r'^(<\d+>)?(\[ *\d+\.\d+\])?(\[ *[TC]\d+\])?(\s*printk: )? ?')
 _MARK = re.compile(r'harness: (start|end) (\S+)')
+_TRACE_END = re.compile(r'---\[ end trace ')
+
+# How far a report reaches when nothing ends it, and beyond the end of its trace: a
+# panic is announced there.
+REPORT_LINES, AFTER_TRACE = 100, 4
 
 
 def load_splats(path):
-    """Return [(name, regex)] from the pattern file."""
+    """Return [(name, regex, continues)] from the pattern file."""
     patterns = []
     with open(path, encoding='utf-8') as f:
         for number, line in enumerate(f, 1):
             line = line.rstrip('\n')
             if not line.strip() or line.startswith('#'):
                 continue
-            parts = line.split(None, 1)
-            if len(parts) != 2:
-                raise DataError(f'{path}:{number}: wanted are a name and a pattern')
-            patterns.append((parts[0], re.compile(parts[1])))
+            try:
+                name, pattern = line.split(None, 1)
+                patterns.append((name.lstrip('+'), re.compile(pattern), name.startswith('+')))
+            except (ValueError, re.error) as error:
+                raise DataError(f'{path}:{number}: wanted are a name and a pattern: {error}') from error
     if not patterns:
         raise DataError(f'{path}: no patterns; a console nobody looks at proves nothing')
     return patterns
@@ -63,15 +69,19 @@ def load_allowed(path, today=None):
     """Return [regex] of the allowed reports that have not expired."""
     today = today or datetime.date.today()
     ini = configparser.ConfigParser(interpolation=None)
-    with open(path, encoding='utf-8') as f:
-        ini.read_file(f)
     allowed = []
-    for name in ini.sections():
-        entry = dict(ini[name])
-        if sorted(entry) != ['expires', 'link', 'match', 'reason'] or not all(entry.values()):
-            raise DataError(f'{path}: [{name}]: wanted are match, reason, link and expires')
-        if datetime.date.fromisoformat(entry['expires']) >= today:
-            allowed.append(re.compile(entry['match']))
+    try:
+        with open(path, encoding='utf-8') as f:
+            ini.read_file(f)
+        for name in ini.sections():
+            entry = dict(ini[name])
+            if sorted(entry) != ['expires', 'link', 'match', 'reason'] or not all(entry.values()):
+                raise DataError(f'{path}: [{name}]: wanted are match, reason, link and expires')
+            match = re.compile(entry['match'])
+            if datetime.date.fromisoformat(entry['expires']) >= today:
+                allowed.append(match)
+    except (configparser.Error, re.error, ValueError) as error:
+        raise DataError(f'{path}: {error}') from error
     return allowed
 
 
@@ -86,19 +96,34 @@ def scan_console(text, patterns, allowed=()):
 
     A test is charged with what is printed while it runs. Asynchronous reports
     (kmemleak, a tag check fault in async mode) can be another's.
+
+    A line that continues a report (a + in the pattern file) is a row of its own if
+    there is no report just before it.
     """
     found = []
     test = None
+    reach = 0       # lines to which the last report reaches
     for line in console_lines(text):
+        reach -= 1
         mark = _MARK.match(line)
         if mark:
             test = mark[2] if mark[1] == 'start' else None
             continue
-        for kind, pattern in patterns:
-            if pattern.match(line):
-                if not any(a.search(line) for a in allowed):
-                    found.append((kind, test, line.strip()))
-                break
+        if _TRACE_END.match(line):
+            reach = min(reach, AFTER_TRACE)
+            continue
+        for kind, pattern, continues in patterns:
+            if not pattern.match(line):
+                continue
+            if continues and reach > 0:
+                reach = REPORT_LINES
+            elif not any(a.search(line) for a in allowed):
+                found.append((kind, test, line.strip()))
+                reach = REPORT_LINES
+            else:
+                # What is allowed does not hide what follows it.
+                reach = 0
+            break
     return found
 
 
@@ -116,7 +141,7 @@ class Outcome:
 _ASSERTION = '==== Test Assertion Failure ===='
 _RESULT = re.compile(r'(not )?ok \d+')
 # What every test of some kind prints, and says nothing.
-_IDLE = re.compile(r'Random seed: |# Totals: |# Planned tests != |# +RUN |1\.\.|K?TAP version ')
+_IDLE = re.compile(r'Random seed: |# (Totals:|Planned tests !=|Starting \d+ tests| +RUN) |1\.\.|K?TAP version ')
 
 
 def _last_line(output):
@@ -146,18 +171,22 @@ def _assertion(output):
 def _fail_reason(output):
     if _ASSERTION in output:
         return _assertion(output)
-    said = ''
+    said = first = ''
+    failed = 0
     for line in output.split('\n'):
         line = line.strip()
         if line.startswith('Bail out!'):
             return line[:200]
         if line.startswith('not ok ') and '# SKIP' not in line:
-            return (line + (f': {said}' if said else ''))[:200]
+            first = first or (line + (f': {said}' if said else ''))[:160]
+            failed += 1
         if _RESULT.match(line):
             said = ''
         elif line.startswith('# ') and not said and not _IDLE.match(line):
             # Of what a case says before it fails, the first is what it found.
             said = line[2:].strip()
+    if first:
+        return first + (f' (and {failed - 1} more)' if failed > 1 else '')
     return _last_line(output)
 
 
@@ -319,9 +348,12 @@ class KunitParser:
     def __init__(self, tree):
         sys.path.insert(0, f'{tree}/tools/testing/kunit')
         sys.dont_write_bytecode = True
-        import kunit_junit                      # pylint: disable=import-error
-        import kunit_parser                     # pylint: disable=import-error
-        from kunit_printer import null_printer  # pylint: disable=import-error
+        try:
+            import kunit_junit                      # pylint: disable=import-error
+            import kunit_parser                     # pylint: disable=import-error
+            from kunit_printer import null_printer  # pylint: disable=import-error
+        except ImportError as error:
+            raise DataError(f'{tree}: without the kernel\'s KTAP parser ({error}): make tree') from error
         self.module = kunit_parser
         self.junit = kunit_junit
         self._printer = null_printer

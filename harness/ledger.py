@@ -47,10 +47,10 @@ class Boot:
         return value, f'{register}.{name}={value}'
 
     def mode(self):
-        """vhe, nvhe or protected, as KVM said on the console."""
+        """vhe, nvhe, hvhe or protected, as KVM said on the console."""
         match = re.search(r'kvm \[\d+\]: (.*) mode initialized', self.console)
         said = match[1].lower() if match else ''
-        for mode in ('protected', 'nvhe', 'vhe'):
+        for mode in ('protected', 'nvhe', 'hvhe', 'vhe'):
             if mode in said:
                 return mode
         return 'none'

@@ -66,3 +66,8 @@ series_identity() {
 	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
 	export GIT_CONFIG_GLOBAL GIT_CONFIG_NOSYSTEM
 }
+
+# new_files PATCH: the files that it brings, named between "---" and the edits.
+new_files() {
+	sed -n '/^---$/,/^diff --git /s/^New-file: //p' "$1"
+}

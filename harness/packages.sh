@@ -29,4 +29,7 @@ if [ -n "$missing" ]; then
 	step packages "$(echo $missing | wc -w) from Debian" packages.log install
 fi
 
-stamp "$build/packages.stamp" "$(date +%F)"
+# What dpkg calls installed may be out of PATH.
+for c in aarch64-linux-gnu-gcc gcc make flex bison bc rsync cpio; do
+	command -v $c >/dev/null || die "$c is installed, but not in PATH"
+done

@@ -43,6 +43,11 @@ while read -r c; do
 	case $subject in
 	fixup!*|squash!*|amend!*) die "$at: git rebase -i --autosquash base first" ;;
 	esac
+	[ "$(git rev-parse "$c^{tree}")" != "$(git rev-parse "$c^^{tree}")" ] ||
+		die "$at changes nothing"
+	# What ends a message in a mailed patch, git mailinfo takes for the end here.
+	! git log -1 --format=%b "$c" | grep -Eq '^(---( |$)|diff -|Index: )' ||
+		die "$at: a line of the message would end it: ---, diff - or Index:"
 	named=$(git log -1 --format='%(trailers:key=Topic,valueonly)' "$c" | sed '/^$/d')
 	had=$(awk -F'\t' -v s="$subject" '$2 == s { print $1; exit }' "$work/topics")
 	topic=${named:-${had:-$topic}}
@@ -93,7 +98,9 @@ done <"$work/commits"
 
 # Files that patches/ named before and the tree no longer has are to go; a file that
 # no patch ever named is not this script's.
-cat "$top"/patches/*/0*.patch 2>/dev/null | sed -n 's/^New-file: //p' | sort >"$work/before"
+for p in "$top"/patches/*/0*.patch; do
+	[ ! -f "$p" ] || new_files "$p"
+done | sort >"$work/before"
 touch "$work/claimed"
 sort "$work/claimed" | comm -23 "$work/before" - >"$work/gone"
 
@@ -102,7 +109,15 @@ while read -r path; do
 done <"$work/gone"
 ( cd "$work/files" && find . -type f ) | while read -r path; do
 	mkdir -p "$top/$(dirname "$path")"
-	cmp -s "$work/files/$path" "$top/$path" || cp -p "$work/files/$path" "$top/$path"
+	# A file that is the same keeps its time, so that make does not see it as new.
+	if ! cmp -s "$work/files/$path" "$top/$path"; then
+		cp "$work/files/$path" "$top/$path"
+	fi
+	if [ -x "$work/files/$path" ]; then
+		chmod +x "$top/$path"
+	else
+		chmod -x "$top/$path"
+	fi
 done
 for d in "$top"/patches/*/; do
 	[ -d "$d" ] || continue

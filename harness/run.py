@@ -64,7 +64,7 @@ def factor_of(machine, slowdown):
         given = float(os.environ.get('TIMEOUT_FACTOR') or 1)
     except ValueError:
         given = 0
-    if given <= 0:
+    if not 0 < given < float('inf'):
         raise judge.DataError(f'TIMEOUT_FACTOR={os.environ["TIMEOUT_FACTOR"]}: wanted is a number above 0')
     return given * float(machine['slowdown']) * slowdown
 

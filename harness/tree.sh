@@ -62,7 +62,7 @@ compose_one() {
 		die "$name: not a patch file"
 	subject=$(sed -n 's/^Subject: //p' "$work/info")
 	[ -n "$subject" ] || die "$name: no Subject line"
-	sed '/^diff --git /q' "$1" | sed -n 's/^New-file: //p' >"$work/new"
+	new_files "$1" >"$work/new"
 
 	key=$parent:$(git hash-object "$1")
 	while read -r path; do

@@ -833,7 +833,7 @@ static void run_probe(void)
 /*
  * An object counts as leaked when nothing points to it, it is older than five
  * seconds and it did not change since the scan before. Some configurations
- * want it to be found more than once, which this waits for nobody to do.
+ * report it only when it is found again; once is enough here.
  */
 static void report_kmemleak(void)
 {
