@@ -11,7 +11,7 @@ from ledger import FEATURES
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'append', 'slowdown'}
-TEST_KEYS = {'why', 'program', 'args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
+TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
              'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
 
 
@@ -78,9 +78,10 @@ def machines():
 
 
 def variants():
-    """name -> (source tree, slowdown)."""
-    return {name: (source, _number(f'variants: {name}', 'slowdown', slowdown, float))
-            for name, source, slowdown, _ in _table('variants', 4)}
+    """name -> (source tree, slowdown, what is added to the command line)."""
+    return {name: (source, _number(f'variants: {name}', 'slowdown', slowdown, float),
+                   '' if append == '-' else append)
+            for name, source, slowdown, append, _ in _table('variants', 5)}
 
 
 def matrix():
@@ -100,6 +101,7 @@ class Test:
         self.why = row.get('why', '')
         self.program = row.get('program') or f'kvm/arm64/{name}'
         self.args = row.get('args', '').split()
+        self.base_args = row.get('base-args', row.get('args', '')).split()
         self.set = row.get('set', 'series')
         if self.set not in ('series', 'mainline'):
             raise DataError(f'{where}: set is series or mainline')
@@ -145,14 +147,14 @@ class Test:
                 rules.append((left.strip(), right.strip()))
         return rules
 
-    def plan(self, factor):
+    def plan(self, factor, on_base=False):
         """Lines for guest/init.c."""
         lines = [f'hugepages {kb} {count}' for kb, count in self.hugepages]
         lines += [f'write {path} {value}' for path, value in self.write]
         if self.swap:
             lines.append('swap /dev/vda')
         lines.append(' '.join(['test', self.name, str(round(self.timeout * factor)),
-                               f'/tests/{self.program}', *self.args]))
+                               f'/tests/{self.program}', *(self.base_args if on_base else self.args)]))
         return lines
 
 

@@ -10,7 +10,7 @@ variant=${1:-}
 sed 's/#.*//; /^$/d' "$top/harness/variants" >"$build/variants.$$"
 trap 'rm -f "$build/variants.$$"' EXIT
 source=
-while read -r name from _ fragments; do
+while read -r name from _ _ fragments; do
 	if [ "$name" = "$variant" ]; then
 		source=$from
 		break

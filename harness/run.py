@@ -77,7 +77,7 @@ class Job:
         self.machine_name = name
         self.machine = run.machines[name]
         self.variant = variant
-        self.source, slowdown = run.variants[variant]
+        self.source, slowdown, append = run.variants[variant]
         self.factor = factor_of(self.machine, slowdown)
         self.tests = {t.name: t for t in tests}
         self.memory = memory
@@ -85,7 +85,7 @@ class Job:
         self.dir = os.path.join(run.dir, self.name)
         os.makedirs(os.path.join(self.dir, 'output'))
         self.swap = max([t.swap for t in tests if t.swap], key=data.memory_bytes, default='')
-        self.cmdline = f'{boot.COMMAND_LINE} {self.machine["append"]}'.strip()
+        self.cmdline = ' '.join(f'{boot.COMMAND_LINE} {append} {self.machine["append"]}'.split())
         self.features = {}
         self.results = {}       # name -> dict
         self.splats = []
@@ -138,7 +138,7 @@ class Job:
         plan = self.path(f'plan-{number}')
         with open(plan, 'w', encoding='utf-8') as f:
             for name in pending:
-                f.write('\n'.join(self.tests[name].plan(self.factor)) + '\n')
+                f.write('\n'.join(self.tests[name].plan(self.factor, self.source == 'base')) + '\n')
         drives = []
         if self.swap:
             disk = self.path('swap.img')
@@ -440,9 +440,10 @@ def shell(run):
     plan = os.path.join(BUILD, 'shell.plan')
     with open(plan, 'w', encoding='utf-8') as f:
         f.write('shell\n')
-    words = boot.command(QEMU, machine, kernel_image(variant, run.variants[variant][0]),
+    source, _, append = run.variants[variant]
+    words = boot.command(QEMU, machine, kernel_image(variant, source),
                          os.path.join(IMAGE, 'initramfs-shell.cpio'), plan, '/dev/null',
-                         f'{boot.COMMAND_LINE} {machine["append"]}', machine['memory'])
+                         f'{boot.COMMAND_LINE} {append} {machine["append"]}', machine['memory'])
     # Console and monitor on the terminal, results nowhere.
     words[words.index('file:/dev/null')] = 'mon:stdio'
     words[words.index('stdio,id=results,signal=off')] = 'null,id=results'

@@ -25,7 +25,7 @@
  *	end NAME VERDICT MS	exit CODE, signal NUMBER, timeout SECONDS,
  *				stuck SECONDS or error ERRNO (was not started)
  *	kmemleak LENGTH		LENGTH bytes of its report follow the newline
- *	done			the log is whole
+ *	done			the log is whole; answered by the host with a newline
  *
  * The host gives the port a file or standard output, to which QEMU waits until
  * it can write: of a socket it drops what was not taken before power-off.
@@ -67,6 +67,7 @@
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 
 #define PORT_MS		5000		/* ports come by a work item */
+#define TAKEN_MS	10000		/* the host's answer to done */
 #define REAP_MS		10000		/* from SIGKILL to stuck */
 #define PROBE_SECONDS	"60"
 #define MAX_OUTPUT	(8UL << 20)	/* of one test */
@@ -303,7 +304,7 @@ static int open_port(void)
 		char *node = format("/dev/%s", entry->d_name);
 
 		if (name && !strcmp(name, PORT_NAME))
-			fd = open(node, O_WRONLY | O_CLOEXEC);
+			fd = open(node, O_RDWR | O_CLOEXEC);
 		free(path);
 		free(name);
 		free(node);
@@ -578,7 +579,7 @@ struct verb {
 static struct line *plan;
 static size_t plan_size;
 
-/* Of a file with choices, "always [madvise] never", the one that is in force. */
+/* Of a file with choices, "always [madvise] never", the one in force. */
 static char *current_value(const char *path)
 {
 	char *text = read_file(path, NULL);
@@ -915,6 +916,8 @@ int main(void)
 		if (plan_size)
 			report_kmemleak();
 		record("done");
+		/* What the host has not taken yet is lost with the power. */
+		wait_event(channel, now_ms() + TAKEN_MS);
 	}
 	sync();
 	power_off();

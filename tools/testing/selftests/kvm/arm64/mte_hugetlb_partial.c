@@ -228,31 +228,17 @@ static void run(const struct testcase *test, struct env *env, size_t folio_size)
 static void run_or_skip(const struct testcase *test, size_t folio_size)
 {
 	struct env env = { .page_size = getpagesize() };
-	struct mte_poison poison;
 	const char *reason;
 
-	reason = mte_poison(&poison, MTE_MEM_HUGETLB, folio_size, folio_size);
-	if (reason)
-		goto skip;
-
-	reason = mte_mem_alloc(&env.mem, MTE_MEM_HUGETLB, folio_size, folio_size);
-	if (reason)
-		goto free_poison;
-
-	reason = mte_mem_populate(&env.mem);
-	if (!reason && mte_poison_reused(&poison, env.mem.hva, folio_size) !=
-		       folio_size / env.page_size)
-		reason = "not given the folio that has stale tags";
-	if (!reason)
-		run(test, &env, folio_size);
-
-	mte_mem_free(&env.mem);
-free_poison:
-	mte_poison_free(&poison);
-skip:
-	if (reason)
+	reason = mte_mem_alloc_stale(&env.mem, MTE_MEM_HUGETLB, folio_size, folio_size);
+	if (reason) {
 		ksft_test_result_skip("%zukB folio, %s: %s\n", folio_size / SZ_1K,
 				      test->name, reason);
+		return;
+	}
+
+	run(test, &env, folio_size);
+	mte_mem_free(&env.mem);
 }
 
 int main(void)

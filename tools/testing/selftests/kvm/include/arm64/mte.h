@@ -22,7 +22,10 @@
 /* Size of the KVM_ARM_MTE_COPY_TAGS buffer for a range: a byte for a granule. */
 #define MTE_TAGS_SIZE(size)	((size) / MTE_GRANULE_SIZE)
 
-/* What mte_poison() stores. No test may use this tag for anything else. */
+/*
+ * What mte_mem_alloc_stale() leaves behind in the memory. No test may use this
+ * tag for anything else.
+ */
 #define MTE_POISON		0xa
 
 /*
@@ -79,6 +82,8 @@ static __always_inline void *mte_tagged_ptr(void *addr, u8 tag)
 void mte_store_tags(void *addr, size_t size, u8 tag);
 bool mte_have_tag(const void *addr, size_t size, u8 tag);
 u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
+u64 mte_store_pattern(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
+u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 
 /* Virtual machines. */
 
@@ -136,26 +141,27 @@ struct mte_mem {
 	size_t			map_size;
 };
 
-/**
- * struct mte_poison - Page frames whose tags were set to MTE_POISON and freed
- * @nr:		Number of page frames.
- * @pfns:	Their numbers in ascending order.
- */
-struct mte_poison {
-	size_t	nr;
-	u64	*pfns;
-};
-
 const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 			  size_t folio_size, size_t size);
 const char *mte_mem_populate(struct mte_mem *mem);
 void *mte_mem_alias(const struct mte_mem *mem, int prot);
 void mte_mem_free(struct mte_mem *mem);
+const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
+				size_t folio_size, size_t size);
 
-const char *mte_poison(struct mte_poison *poison, enum mte_mem_type type,
-		       size_t folio_size, size_t size);
-size_t mte_poison_reused(const struct mte_poison *poison, const void *addr, size_t size);
-void mte_poison_free(struct mte_poison *poison);
+/**
+ * struct page_frames - Page frames that some memory consists of
+ * @nr:		Number of page frames.
+ * @pfns:	Their numbers in ascending order.
+ */
+struct page_frames {
+	size_t	nr;
+	u64	*pfns;
+};
+
+const char *page_frames_get(struct page_frames *frames, const void *addr, size_t size);
+size_t page_frames_count(const struct page_frames *frames, const void *addr, size_t size);
+void page_frames_put(struct page_frames *frames);
 
 /* Bits of an entry of /proc/self/pagemap. */
 #define PAGEMAP_PRESENT		BIT_ULL(63)
@@ -164,6 +170,8 @@ void mte_poison_free(struct mte_poison *poison);
 
 u64 pagemap_entry(const void *addr);
 bool is_huge_mapped(const void *addr, size_t size);
+const char *swap_out(void *addr, size_t size);
+const char *migrate_page(void *addr);
 const char *split_huge_folios(const void *addr, size_t size);
 
 #define HUGETLB_MAX_SIZES	8

@@ -7,6 +7,7 @@
  * skipped case, or NULL if there is nothing to complain about.
  */
 #include <dirent.h>
+#include <sched.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -87,6 +88,65 @@ u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 		stale += !mte_have_tag((void *)addr, page_size, 0);
 
 	return stale;
+}
+
+/* Never zero, never MTE_POISON, and another one for the neighbours. */
+static u8 pattern_tag(u64 page, u64 granule)
+{
+	return 1 + (page + granule) % (MTE_POISON - 1);
+}
+
+/**
+ * mte_store_pattern() - Store tags that can be told apart
+ * @addr:	Start of the first page, untagged.
+ * @nr_pages:	Number of pages to store tags to.
+ * @page_size:	Size of a page.
+ * @stride:	Distance from one page to the next in bytes.
+ *
+ * Works on the host and in the guest, where mte_vcpu_call() can call it.
+ *
+ * Return: 0
+ */
+u64 mte_store_pattern(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
+{
+	u64 page, granule;
+
+	for (page = 0; page < nr_pages; page++, addr += stride) {
+		for (granule = 0; granule < page_size / MTE_GRANULE_SIZE; granule++)
+			mte_store_tag((void *)addr + granule * MTE_GRANULE_SIZE,
+				      pattern_tag(page, granule));
+	}
+
+	return 0;
+}
+
+/**
+ * mte_count_lost() - Count the pages that don't have the tags stored to them
+ * @addr:	Start of the first page, untagged.
+ * @nr_pages:	Number of pages to look at.
+ * @page_size:	Size of a page.
+ * @stride:	Distance from one page to the next in bytes.
+ *
+ * Works on the host and in the guest, where mte_vcpu_call() can call it. The
+ * arguments are those of the mte_store_pattern() before.
+ *
+ * Return: the number of pages with at least one tag that isn't the one stored.
+ */
+u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
+{
+	u64 page, granule, lost = 0;
+
+	for (page = 0; page < nr_pages; page++, addr += stride) {
+		for (granule = 0; granule < page_size / MTE_GRANULE_SIZE; granule++) {
+			if (mte_load_tag((void *)addr + granule * MTE_GRANULE_SIZE) !=
+			    pattern_tag(page, granule)) {
+				lost++;
+				break;
+			}
+		}
+	}
+
+	return lost;
 }
 
 /**
@@ -399,6 +459,71 @@ static void pagemap_pfns(const void *addr, size_t nr, u64 *pfns)
 		pfns[nr] = pfns[nr] & PAGEMAP_PRESENT ? pfns[nr] & PAGEMAP_PFN_MASK : 0;
 }
 
+static int compare_pfns(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/**
+ * page_frames_get() - Note down the page frames of a range
+ * @frames:	What to fill in.
+ * @addr:	Start of the range, which must be populated.
+ * @size:	Size of the range.
+ *
+ * Return: NULL, or why the page frames can't be told.
+ */
+const char *page_frames_get(struct page_frames *frames, const void *addr, size_t size)
+{
+	frames->nr = size / getpagesize();
+	frames->pfns = calloc(frames->nr, sizeof(*frames->pfns));
+	TEST_ASSERT(frames->pfns, "No memory");
+
+	pagemap_pfns(addr, frames->nr, frames->pfns);
+	qsort(frames->pfns, frames->nr, sizeof(*frames->pfns), compare_pfns);
+
+	if (frames->pfns[0])
+		return NULL;
+
+	page_frames_put(frames);
+
+	return "can't tell page frames without CAP_SYS_ADMIN";
+}
+
+/**
+ * page_frames_count() - Count the pages of a range that have certain frames
+ * @frames:	The page frames.
+ * @addr:	Start of the range, which must be populated.
+ * @size:	Size of the range.
+ *
+ * Return: the number of pages of the range whose frames are among @frames.
+ */
+size_t page_frames_count(const struct page_frames *frames, const void *addr, size_t size)
+{
+	size_t nr = size / getpagesize(), count = 0, i;
+	u64 *pfns = calloc(nr, sizeof(*pfns));
+
+	TEST_ASSERT(pfns, "No memory");
+	pagemap_pfns(addr, nr, pfns);
+
+	for (i = 0; i < nr; i++)
+		count += !!bsearch(&pfns[i], frames->pfns, frames->nr,
+				   sizeof(*pfns), compare_pfns);
+	free(pfns);
+
+	return count;
+}
+
+/**
+ * page_frames_put() - Forget about page frames
+ * @frames:	What to free.
+ */
+void page_frames_put(struct page_frames *frames)
+{
+	free(frames->pfns);
+}
+
 /**
  * is_huge_mapped() - Is a range mapped by huge pages only
  * @addr:	Start of the range.
@@ -437,6 +562,79 @@ bool is_huge_mapped(const void *addr, size_t size)
 	kvm_close(fd);
 
 	return huge;
+}
+
+static bool is_resident(const void *addr, size_t size)
+{
+	size_t nr_pages = size / getpagesize(), i;
+	unsigned char *vec = malloc(nr_pages);
+
+	TEST_ASSERT(!mincore((void *)addr, size, vec), "mincore() failed, errno %d", errno);
+	for (i = 0; i < nr_pages && !(vec[i] & 1); i++)
+		;
+	free(vec);
+
+	return i < nr_pages;
+}
+
+/**
+ * swap_out() - Swap out memory
+ * @addr:	Start of the range, which must be private and anonymous.
+ * @size:	Size of the range.
+ *
+ * On success no page is left in memory, neither mapped nor in the swap cache:
+ * an access has to read it back.
+ *
+ * Return: NULL, or why it wasn't possible.
+ */
+const char *swap_out(void *addr, size_t size)
+{
+	size_t offset;
+	int tries;
+
+	for (tries = 0; tries < 20; tries++) {
+		kvm_madvise(addr, size, MADV_PAGEOUT);
+		if (!is_resident(addr, size))
+			return NULL;
+
+		/*
+		 * A page is left in the swap cache when it has to be written.
+		 * Let that end, and map the page for it to be looked at again:
+		 * it doesn't have to be written then, and goes at once.
+		 */
+		usleep(10000);
+		for (offset = 0; offset < size; offset += getpagesize())
+			READ_ONCE(*(u8 *)(addr + offset));
+	}
+
+	return "can't swap out, there may be no swap";
+}
+
+/**
+ * migrate_page() - Move a page to another page frame
+ * @addr:	Any address in the page, which must be populated.
+ *
+ * A hugetlb folio is moved as a whole, a THP folio is split first. The old page
+ * frame is lost for the system. It is the only way to move a page which neither
+ * needs a second NUMA node nor leaves it to the kernel whether to do it.
+ *
+ * Return: NULL, or why it wasn't possible.
+ */
+const char *migrate_page(void *addr)
+{
+	u64 old = pagemap_entry(addr) & PAGEMAP_PFN_MASK;
+
+	if (!old)
+		return "can't tell page frames without CAP_SYS_ADMIN";
+
+	addr = (void *)align_down((u64)addr, getpagesize());
+	if (madvise(addr, getpagesize(), MADV_SOFT_OFFLINE))
+		return "can't move a page with MADV_SOFT_OFFLINE";
+
+	TEST_ASSERT((pagemap_entry(addr) & PAGEMAP_PFN_MASK) != old,
+		    "A page that was taken offline is still mapped");
+
+	return NULL;
 }
 
 /**
@@ -739,14 +937,7 @@ void mte_mem_free(struct mte_mem *mem)
 		kvm_close(mem->fd);
 }
 
-static int compare_pfns(const void *a, const void *b)
-{
-	u64 x = *(const u64 *)a, y = *(const u64 *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* In the child: poison memory of this kind, and note down its page frames. */
+/* In the child: store tags, and note down the page frames that have them. */
 static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
 				 size_t folio_size, size_t size)
 {
@@ -760,6 +951,7 @@ static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
 	if (reason)
 		return reason;
 
+	TEST_ASSERT(mem.size == size, "Size is not a multiple of 0x%zx", mem.folio_size);
 	TEST_ASSERT(!mprotect(mem.hva, size, PROT_READ | PROT_WRITE | PROT_MTE),
 		    "mprotect(PROT_MTE) failed, errno %d", errno);
 
@@ -769,103 +961,122 @@ static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
 			    "Tags don't read back as they were stored");
 
 	pagemap_pfns(mem.hva, nr_pages, pfns);
-	if (!pfns[0])
-		return "page frame numbers are hidden without CAP_SYS_ADMIN";
 
-	return NULL;
+	return pfns[0] ? NULL : "can't tell page frames without CAP_SYS_ADMIN";
 }
 
-/**
- * mte_poison() - Leave tags behind for the next owner of some memory
- * @poison:	What to fill in.
- * @type:	The kind of memory.
- * @folio_size:	Size of the folios, for hugetlb only.
- * @size:	Size of the memory, a multiple of the folio size.
- *
- * A process of its own maps the memory with PROT_MTE, stores MTE_POISON to all
- * granules, checks on each page that it reads back, and exits. Whoever is given
- * the memory next must not see that tag.
- *
- * Not having seen it proves something only for the page frames which had it:
- * see mte_poison_reused().
- *
- * Return: NULL, or why there is no such memory.
+/*
+ * Have a process store MTE_POISON to all granules of some memory, check on each
+ * page that it reads back, and exit.
  */
-const char *mte_poison(struct mte_poison *poison, enum mte_mem_type type,
-		       size_t folio_size, size_t size)
+static const char *poison(struct page_frames *frames, enum mte_mem_type type,
+			  size_t folio_size, size_t size)
 {
 	size_t nr = size / getpagesize(), shared_size = (nr + 1) * sizeof(u64);
-	const char **reason;
+	const char *reason, **child_reason;
 	int status;
 	pid_t pid;
 	u64 *pfns;
 
-	/* So that the folios stay in the pool when the process is gone. */
-	if (type == MTE_MEM_HUGETLB || type == MTE_MEM_MEMFD_HUGETLB) {
-		const char *shortage = hugetlb_reserve(folio_size, size / folio_size);
-
-		if (shortage)
-			return shortage;
-	}
-
 	pfns = kvm_mmap(shared_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
 	/* A string literal has the same address in the child. */
-	reason = (const char **)&pfns[nr];
+	child_reason = (const char **)&pfns[nr];
 
 	fflush(stdout);
 	pid = fork();
 	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
 	if (!pid) {
-		*reason = poison_memory(pfns, type, folio_size, size);
+		*child_reason = poison_memory(pfns, type, folio_size, size);
 		_exit(0);
 	}
 
 	TEST_ASSERT(waitpid(pid, &status, 0) == pid && !status,
 		    "The process that leaves tags behind failed, status 0x%x", status);
 
-	if (*reason) {
-		const char *ret = *reason;
+	reason = *child_reason;
+	if (!reason) {
+		frames->nr = nr;
+		frames->pfns = calloc(nr, sizeof(*pfns));
+		TEST_ASSERT(frames->pfns, "No memory");
+		memcpy(frames->pfns, pfns, nr * sizeof(*pfns));
+		qsort(frames->pfns, nr, sizeof(*pfns), compare_pfns);
+	}
+	kvm_munmap(pfns, shared_size);
 
-		kvm_munmap(pfns, shared_size);
-		return ret;
+	return reason;
+}
+
+#define STALE_TRIES	8
+
+/**
+ * mte_mem_alloc_stale() - Allocate memory that has tags of a previous owner
+ * @mem:	What to fill in.
+ * @type:	The kind of memory.
+ * @folio_size:	Size of the folios, for hugetlb only.
+ * @size:	Size of the memory, a multiple of the size of the folios.
+ *
+ * Allocate and populate memory of which each page frame was part of another
+ * process a moment ago, where all of its tags were MTE_POISON. Whoever looks at
+ * the tags must not see that. Without knowing that these are the page frames,
+ * not having seen it would prove nothing.
+ *
+ * Return: NULL, or why there is no such memory.
+ */
+const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
+				size_t folio_size, size_t size)
+{
+	bool hugetlb = type == MTE_MEM_HUGETLB || type == MTE_MEM_MEMFD_HUGETLB;
+	struct mte_mem rejects[STALE_TRIES];
+	int tries = 0, nr_rejects = 0;
+	struct page_frames frames;
+	const char *reason;
+	cpu_set_t old, new;
+
+	/* Unless a folio stays in the pool, it won't be the one that comes back. */
+	if (hugetlb) {
+		reason = hugetlb_reserve(folio_size, size / folio_size);
+		if (reason)
+			return reason;
 	}
 
-	qsort(pfns, nr, sizeof(*pfns), compare_pfns);
-	poison->nr = nr;
-	poison->pfns = pfns;
+	/* Memory that was freed on another CPU may be on a list of that CPU. */
+	kvm_sched_getaffinity(0, sizeof(old), &old);
+	CPU_ZERO(&new);
+	CPU_SET(sched_getcpu(), &new);
+	kvm_sched_setaffinity(0, sizeof(new), &new);
 
-	return NULL;
-}
+	for (;;) {
+		/* More than is needed, for not all of it comes back at once. */
+		reason = poison(&frames, type, folio_size,
+				hugetlb || size > SZ_32M ? size : 4 * size);
+		if (reason)
+			break;
 
-/**
- * mte_poison_reused() - Find out how much of a range was poisoned before
- * @poison:	The page frames that were poisoned.
- * @addr:	Start of the range, which must be populated.
- * @size:	Size of the range.
- *
- * Return: the number of pages of the range whose frames are among @poison.
- */
-size_t mte_poison_reused(const struct mte_poison *poison, const void *addr, size_t size)
-{
-	size_t nr = size / getpagesize(), reused = 0, i;
-	u64 *pfns = calloc(nr, sizeof(*pfns));
+		reason = mte_mem_alloc(mem, type, folio_size, size);
+		if (reason) {
+			page_frames_put(&frames);
+			break;
+		}
 
-	TEST_ASSERT(pfns, "No memory");
-	pagemap_pfns(addr, nr, pfns);
+		reason = mte_mem_populate(mem);
+		if (!reason && page_frames_count(&frames, mem->hva, mem->size) !=
+			       mem->size / getpagesize())
+			reason = "not given the page frames that have stale tags";
+		page_frames_put(&frames);
+		if (!reason)
+			break;
 
-	for (i = 0; i < nr; i++)
-		reused += !!bsearch(&pfns[i], poison->pfns, poison->nr,
-				    sizeof(*pfns), compare_pfns);
-	free(pfns);
+		/* Keep what is not wanted from coming back in the next round. */
+		rejects[nr_rejects++] = *mem;
+		if (hugetlb || size > SZ_32M)
+			mte_mem_free(&rejects[--nr_rejects]);
+		if (++tries == STALE_TRIES)
+			break;
+	}
 
-	return reused;
-}
+	while (nr_rejects)
+		mte_mem_free(&rejects[--nr_rejects]);
+	kvm_sched_setaffinity(0, sizeof(old), &old);
 
-/**
- * mte_poison_free() - Forget about the page frames of mte_poison()
- * @poison:	What to free.
- */
-void mte_poison_free(struct mte_poison *poison)
-{
-	kvm_munmap(poison->pfns, (poison->nr + 1) * sizeof(u64));
+	return reason;
 }
