@@ -9,6 +9,7 @@
 variant=${1:-}
 sed 's/#.*//; /^$/d' "$top/harness/variants" >"$build/variants.$$"
 trap 'rm -f "$build/variants.$$"' EXIT
+trap 'exit 130' INT TERM
 source=
 while read -r name from _ _ fragments; do
 	if [ "$name" = "$variant" ]; then

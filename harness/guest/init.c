@@ -27,8 +27,8 @@
  *	kmemleak LENGTH		LENGTH bytes of its report follow the newline
  *	done			the log is whole; answered by the host with a newline
  *
- * The host gives the port a file or standard output, to which QEMU waits until
- * it can write: of a socket it drops what was not taken before power-off.
+ * QEMU drops what the host did not take before power-off. Hence the answer, which
+ * is waited for.
  *
  * A log without "done" is not to be trusted. After "stuck" there is none: a
  * process that SIGKILL does not end is in kernel code for good, with its locks
@@ -80,6 +80,17 @@ static char *const environment[] = {
 /* ------------------------------------------------------------ small things */
 
 static int channel = -1;
+
+/*
+ * What the host has not taken yet is lost with the power. Not wait_event(): a
+ * SIGCHLD that is pending would end it at once, here it stays blocked.
+ */
+static void wait_taken(void)
+{
+	struct pollfd port = { .fd = channel, .events = POLLIN };
+
+	poll(&port, 1, TAKEN_MS);
+}
 
 static void __noreturn power_off(void)
 {
@@ -789,8 +800,10 @@ static void run_test(struct line *first, struct line *last)
 	}
 	record("end %s %s %lld", job.name, job.verdict, job.ms);
 	kernel_log("end", job.name);
-	if (!gone)
+	if (!gone) {
+		wait_taken();
 		power_off();
+	}
 }
 
 static void run_plan(void)
@@ -916,8 +929,7 @@ int main(void)
 		if (plan_size)
 			report_kmemleak();
 		record("done");
-		/* What the host has not taken yet is lost with the power. */
-		wait_event(channel, now_ms() + TAKEN_MS);
+		wait_taken();
 	}
 	sync();
 	power_off();
