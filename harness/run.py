@@ -36,6 +36,9 @@ QEMU = os.environ.get('QEMU') or os.path.join(BUILD, 'qemu', 'run')
 # A boot that reaches no test twice in a row will not the third time either.
 HOPELESS = 2
 
+# Lines of a failed test's output that the end of a run shows.
+RECALL = 6
+
 
 def sha256(path):
     digest = hashlib.sha256()
@@ -289,8 +292,25 @@ class Run:
         if self.interrupted:
             sentence = f'interrupted: {sentence}'
         self._write(sentence, status, count)
+        self.recall()
         self.say(f'{sentence}: {os.path.relpath(self.dir, TOP)}')
         return status, count
+
+    def recall(self):
+        """What went wrong once more, at the end, where it is looked for first."""
+        for job in self.jobs:
+            for complaint in job.complaints:
+                self.say(f'{job.name}: {complaint}')
+            for splat in job.splats:
+                self.say(f'{job.name}: splat in {splat["test"] or "no test"}: {splat["line"]}')
+            for r in job.results.values():
+                if r['verdict'] in ('pass', 'skip'):
+                    continue
+                self.say(f'{job.name}: {r["verdict"]} {r["name"]}: {r["reason"]}')
+                with open(job.path(f'output/{r["name"]}.log'), encoding='utf-8', errors='replace') as f:
+                    said = [l.rstrip() for l in f if l.strip()]
+                for line in said[-RECALL:]:
+                    self.say(f'    {line}')
 
     def environment(self):
         tree = os.path.join(BUILD, 'series', 'tree')

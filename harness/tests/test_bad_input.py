@@ -405,6 +405,8 @@ class Run(BadInput):
     def test_test_that_fails(self):
         done = self.run_py('hello,probe,test=first=exit=1,test=second=exit=0,done')
         self.assertEqual(done.status, 1, done)
+        # Said once more at the end, with what the test printed last.
+        self.assertRegex(done.out, r'\nmax-default: fail first: .*\n    TAP version 13\n    1..1\n    ok 1 a case\n1 passed, 1 failed')
         self.assertRegex(done.out, r'fail +first .*exit status 1')
 
     def test_splat_in_a_test(self):

@@ -94,10 +94,7 @@ void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
 		     void *hva, size_t size);
 void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf);
 
-/*
- * What mte_vcpu_call() runs in the guest. The result must not depend on
- * anything the guest keeps on its stack between two calls.
- */
+/* What mte_vcpu_call() runs in the guest. */
 typedef u64 (*mte_guest_fn)(u64 arg0, u64 arg1, u64 arg2, u64 arg3);
 
 void mte_vcpu_prepare(struct kvm_vcpu *vcpu, mte_guest_fn fn,
@@ -165,7 +162,6 @@ void page_frames_put(struct page_frames *frames);
 
 /* Bits of an entry of /proc/self/pagemap. */
 #define PAGEMAP_PRESENT		BIT_ULL(63)
-#define PAGEMAP_SWAP		BIT_ULL(62)
 #define PAGEMAP_PFN_MASK	GENMASK_ULL(54, 0)
 
 u64 pagemap_entry(const void *addr);

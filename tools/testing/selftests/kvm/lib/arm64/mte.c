@@ -577,6 +577,51 @@ static bool is_resident(const void *addr, size_t size)
 	return i < nr_pages;
 }
 
+/*
+ * Give up the references that the kernel holds for each CPU on pages which were
+ * allocated there a moment ago. They keep a page from being reclaimed or split.
+ */
+static void drain_lru(void)
+{
+	size_t page_size = getpagesize();
+	cpu_set_t old, new;
+	void *page;
+	int cpu;
+
+	page = kvm_mmap(page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	kvm_sched_getaffinity(0, sizeof(old), &old);
+
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &old))
+			continue;
+
+		/* On whatever page, it is done for the CPU that makes the call. */
+		CPU_ZERO(&new);
+		CPU_SET(cpu, &new);
+		kvm_sched_setaffinity(0, sizeof(new), &new);
+		kvm_madvise(page, page_size, MADV_COLD);
+	}
+
+	kvm_sched_setaffinity(0, sizeof(old), &old);
+	kvm_munmap(page, page_size);
+}
+
+static bool has_swap(void)
+{
+	char line[256];
+	int nr = 0;
+	FILE *file;
+
+	/* A line of headings, and a line for each of them. */
+	file = fopen("/proc/swaps", "r");
+	while (file && fgets(line, sizeof(line), file))
+		nr++;
+	if (file)
+		fclose(file);
+
+	return nr > 1;
+}
+
 /**
  * swap_out() - Swap out memory
  * @addr:	Start of the range, which must be private and anonymous.
@@ -592,7 +637,11 @@ const char *swap_out(void *addr, size_t size)
 	size_t offset;
 	int tries;
 
-	for (tries = 0; tries < 20; tries++) {
+	if (!has_swap())
+		return "there is no swap";
+
+	for (tries = 0; tries < 100; tries++) {
+		drain_lru();
 		kvm_madvise(addr, size, MADV_PAGEOUT);
 		if (!is_resident(addr, size))
 			return NULL;
@@ -607,7 +656,7 @@ const char *swap_out(void *addr, size_t size)
 			READ_ONCE(*(u8 *)(addr + offset));
 	}
 
-	return "can't swap out, there may be no swap";
+	return "can't swap out, the swap may be too small";
 }
 
 /**
@@ -655,6 +704,7 @@ const char *split_huge_folios(const void *addr, size_t size)
 	if (fd < 0)
 		return "can't write split_huge_pages in debugfs";
 
+	drain_lru();
 	len = snprintf(buf, sizeof(buf), "%d,0x%lx,0x%lx", getpid(),
 		       (unsigned long)addr, (unsigned long)addr + size);
 	ret = write(fd, buf, len);
