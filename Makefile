@@ -9,15 +9,15 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 KERNEL ?= default
-export TESTS MACHINES KERNEL LINUX QEMU JOBS TIMEOUT_FACTOR
+export TESTS MACHINES KERNEL LINUX QEMU JOBS TIMEOUT_FACTOR MUTANTS
 
 # What this make was told is not meant for the makes of the kernel.
 h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
 python := PYTHONDONTWRITEBYTECODE=1 python3
-variants := $(shell sed 's/\#.*//' harness/variants | cut -f1 | xargs)
+variants := $(shell sed 's/\#.*//' harness/matrix | cut -f1 | xargs)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
-	harness-check clean
+	harness-check mutants clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -68,6 +68,9 @@ doctor: kernel image ## what this host has; what each machine has, will run and 
 # Some of them boot what was built.
 harness-check: image
 	@$(h)/selfcheck.sh
+
+mutants: kernel-default image    ## break the series on purpose, each test has to notice (MUTANTS= names or globs)
+	@$(python) harness/mutants.py
 
 clean:               ## remove build/ (results/ stay)
 	rm -rf build

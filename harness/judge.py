@@ -311,6 +311,10 @@ def judge(test, got, features, on_base, output=''):
 
 def _judge_cases(test, got, features):
     """A case that skips inside a test that passes must be declared as well."""
+    for pattern, expression in test.skip_cases:
+        if not first_false(expression, features) and \
+                not fnmatch.filter([name for name, _, _ in got.cases], pattern):
+            return Verdict('fail', f'skip-cases {pattern}: there is no such case')
     skipped = 0
     for name, status, reason in got.cases:
         rules = [e for glob, e in test.skip_cases if fnmatch.fnmatchcase(name, glob)]

@@ -23,6 +23,7 @@ done <"$build/variants.$$"
 tree=$build/$source/tree
 obj=$build/$source/obj-$variant
 image=$obj/arch/arm64/boot/Image
+[ -d "$tree" ] || die "KERNEL=$variant: no ${tree#"$top/"}"
 mkdir -p "$obj"
 
 kmake() {

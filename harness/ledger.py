@@ -17,7 +17,6 @@ FIELDS = {
     'MTEPERM': ('ID_AA64PFR2_EL1', 0, 4),
     'FWB': ('ID_AA64MMFR2_EL1', 40, 4),
     'DIC': ('CTR_EL0', 29, 1),
-    'IDC': ('CTR_EL0', 28, 1),
     'TGRAN4_2': ('ID_AA64MMFR0_EL1', 40, 4),
     'EL1': ('ID_AA64PFR0_EL1', 4, 4),
     'SVE': ('ID_AA64PFR0_EL1', 32, 4),
@@ -92,6 +91,8 @@ def _mte(boot):
     value, why = boot.field('MTE')
     if value < 2:
         return False, why
+    if 'arm64.nomte' in boot.cmdline.split():
+        return False, 'arm64.nomte on the command line'
     if boot.mode() == 'protected':
         return False, 'KVM mode protected refuses MTE'
     return True, why
@@ -99,6 +100,12 @@ def _mte(boot):
 
 def _nested(boot):
     return boot.fact('cap.KVM_CAP_ARM_EL2') == '1', f'KVM_CAP_ARM_EL2 {boot.fact("cap.KVM_CAP_ARM_EL2")}'
+
+
+def _idc(boot):
+    """As the kernel shows it: on some processors it sets what the register lacks."""
+    ctr = int(boot.fact('ctr_el0'), 0)
+    return bool(ctr >> 28 & 1), f'CTR_EL0.IDC={ctr >> 28 & 1} for user space'
 
 
 def _memory(gib):
@@ -122,7 +129,7 @@ FEATURES = {
     'mteperm': _field('MTEPERM'),
     'fwb': _field('FWB'),
     'dic': _field('DIC'),
-    'idc': _field('IDC'),
+    'idc': _idc,
     'sve': _field('SVE'),
     'ids': _field('IDS'),
     'tlbios': _field('TLB'),

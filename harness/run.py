@@ -75,7 +75,7 @@ def factor_of(machine, slowdown):
 class Job:
     """The tests of one kernel on one machine: as many boots as that takes."""
 
-    def __init__(self, run, name, variant, memory, tests):
+    def __init__(self, run, name, variant, memory, tests, label=''):
         self.run = run
         self.machine_name = name
         self.machine = run.machines[name]
@@ -84,7 +84,7 @@ class Job:
         self.factor = factor_of(self.machine, slowdown)
         self.tests = {t.name: t for t in tests}
         self.memory = memory
-        self.name = f'{name}-{variant}' + (f'-{memory}' if memory != self.machine['memory'] else '')
+        self.name = label or f'{name}-{variant}' + (f'-{memory}' if memory != self.machine['memory'] else '')
         self.dir = os.path.join(run.dir, self.name)
         os.makedirs(os.path.join(self.dir, 'output'))
         self.swap = max([t.swap for t in tests if t.swap], key=data.memory_bytes, default='')
@@ -269,8 +269,8 @@ class Run:
             self.interrupted = True
         return self.finish()
 
-    def job(self, machine, variant, memory, tests):
-        job = Job(self, machine, variant, memory, tests)
+    def job(self, machine, variant, memory, tests, label=''):
+        job = Job(self, machine, variant, memory, tests, label)
         self.jobs.append(job)
         job.execute()
         return job
@@ -477,7 +477,6 @@ def interrupt(_signal, _frame):
 
 
 def main():
-    signal.signal(signal.SIGTERM, interrupt)
     kind = sys.argv[1] if len(sys.argv) == 2 else ''
     if kind == 'names':
         machines, variants, tests = data.check()
@@ -501,12 +500,17 @@ def main():
     raise judge.DataError('usage: run.py names|run|check|doctor|shell')
 
 
-if __name__ == '__main__':
+def guarded(work):
+    """Run a program's work and leave with its status; what it cannot do is one line."""
+    signal.signal(signal.SIGTERM, interrupt)
     try:
-        sys.exit(main())
+        sys.exit(work())
     except judge.DataError as error:
         print(f'run: {error}', file=sys.stderr)
-        sys.exit(judge.EXIT_UNTRUSTED)
     except OSError as error:
         print(f'run: {error.filename or ""}: {error.strerror or error}', file=sys.stderr)
-        sys.exit(judge.EXIT_UNTRUSTED)
+    sys.exit(judge.EXIT_UNTRUSTED)
+
+
+if __name__ == '__main__':
+    guarded(main)

@@ -370,6 +370,15 @@ class Judge(unittest.TestCase):
             self.assertEqual(got.verdict, 'fail')
             self.assertIn('2M a', got.reason)
 
+    def test_a_rule_for_cases_that_there_are_not(self):
+        rules = [('1G *', 'mte'), ('16G *', 'mte')]
+        got = self.of(row(skip_cases=rules), 'pass', cases=CASES)
+        self.assertEqual(got.verdict, 'fail')
+        self.assertIn('16G *', got.reason)
+        # Where the rule does not hold there may be none.
+        rules[1] = ('16G *', '!mte')
+        self.assertEqual(self.of(row(skip_cases=rules), 'pass', cases=CASES).verdict, 'pass')
+
 
 class ExitStatus(unittest.TestCase):
     def test_every_combination(self):

@@ -25,7 +25,7 @@ ID_AA64MMFR0_EL1 0x2100032310201126
 ID_AA64MMFR2_EL1 0x1221011112011011
 '''
 FACTS = {'kvm': '1', 'page_size': '4096', 'swap': '1', 'ksm': '1', 'userfaultfd': '1', 'memory_failure': '1',
-         'kmemleak': '0', 'cap.KVM_CAP_ARM_EL2': '0', 'cap.KVM_CAP_MEMORY_FAULT_INFO': '0'}
+         'kmemleak': '0', 'ctr_el0': '0xb444c004', 'cap.KVM_CAP_ARM_EL2': '0', 'cap.KVM_CAP_MEMORY_FAULT_INFO': '0'}
 SAID = '[    0.072100] kvm [1]: {} mode initialized successfully\r\n'
 
 
@@ -44,7 +44,7 @@ class Registers(unittest.TestCase):
         self.assertEqual(ledger.parse_idregs(''), {})
 
     def test_fields_of_max(self):
-        for name, value in (('MTE', 3), ('MTEPERM', 1), ('FWB', 1), ('DIC', 1), ('IDC', 1), ('SVE', 1)):
+        for name, value in (('MTE', 3), ('MTEPERM', 1), ('FWB', 1), ('DIC', 1), ('SVE', 1)):
             self.assertEqual(boot().field(name)[0], value, name)
         self.assertEqual(boot().field('FWB')[1], 'ID_AA64MMFR2_EL1.FWB=1')
 
@@ -135,6 +135,15 @@ class Features(unittest.TestCase):
         self.assertEqual((features['mte'][0], features['mte3'][0]), (True, False))
         # MTE1 has the instructions and no tags.
         self.assertFalse(ledger.ledger(boot(cmdline='id_aa64pfr1.mte=1'))['mte'][0])
+
+    def test_no_mte_on_the_command_line(self):
+        self.assertEqual(ledger.ledger(boot(cmdline='a arm64.nomte b'))['mte'],
+                         (False, 'arm64.nomte on the command line'))
+        self.assertTrue(ledger.ledger(boot(cmdline='arm64.nomtex'))['mte'][0])
+
+    def test_idc_is_what_the_kernel_shows(self):
+        for ctr, idc in (('0x9444c004', True), ('0x8444c004', False)):
+            self.assertEqual(ledger.ledger(boot(facts=dict(FACTS, ctr_el0=ctr)))['idc'][0], idc)
 
     def test_protected_has_no_mte(self):
         present, why = ledger.ledger(boot(mode='Protected nVHE'))['mte']
