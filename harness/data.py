@@ -15,6 +15,11 @@ TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'bas
              'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
 
 
+# What the column of the matrix takes of which set.
+SETS = {'series': ('series',), 'mainline': ('mainline',), 'all': ('series', 'mainline'),
+        'every': ('series', 'mainline', 'regression')}
+
+
 def _ini(name):
     ini = configparser.ConfigParser(interpolation=None)
     path = os.path.join(HERE, name)
@@ -103,8 +108,8 @@ class Test:
         self.args = row.get('args', '').split()
         self.base_args = row.get('base-args', row.get('args', '')).split()
         self.set = row.get('set', 'series')
-        if self.set not in ('series', 'mainline'):
-            raise DataError(f'{where}: set is series or mainline')
+        if self.set not in SETS['every']:
+            raise DataError(f'{where}: set is series, mainline or regression')
         self.needs = row.get('needs', '')
         self.base = row.get('base', '')
         if self.set == 'series' and self.base not in ('fail', 'skip', 'pass'):
@@ -117,7 +122,7 @@ class Test:
         self.skip_cases = self._rules(where, row.get('skip-cases', ''))
         # A case of mainline's tests may skip for reasons that are not listed here.
         self.strict_cases = self.set == 'series'
-        self.timeout = _number(where, 'timeout', row.get('timeout', '60'))
+        self.timeout = _number(where, 'timeout', row.get('timeout', '120'))
         self.hugepages = [h.split(':') for h in row.get('hugepages', '').split()]
         if not all(len(h) == 2 and h[0].isdigit() and h[1].isdigit() for h in self.hugepages):
             raise DataError(f'{where}: hugepages = {row["hugepages"]}: wanted is KB:COUNT ...')
@@ -129,7 +134,7 @@ class Test:
         self.not_on = row.get('not-on', '').split()
         if row.get('run', 'yes') not in ('yes', 'no'):
             raise DataError(f'{where}: run = {row["run"]}: wanted is yes or no')
-        self.run = row.get('run') != 'no'
+        self.run = row.get('run') != 'no' and self.set != 'regression'
         for expression in [self.needs] + [e for e, _ in self.fails] + [e for _, e in self.skip_cases]:
             for word in expression.split():
                 if word.lstrip('!') not in FEATURES:
@@ -177,8 +182,8 @@ def check():
     """Read everything once, so that a slip in the data is found before a boot."""
     known_machines, known_variants, known_tests = machines(), variants(), tests()
     for variant, kind, names in matrix():
-        if kind not in ('series', 'mainline', 'all'):
-            raise DataError(f'matrix: {kind}: wanted is series, mainline or all')
+        if kind not in SETS:
+            raise DataError(f'matrix: {kind}: wanted is one of {", ".join(SETS)}')
         select([variant], known_variants, 'matrix: variant')
         select(names, known_machines, 'matrix: machine')
     for test in known_tests.values():

@@ -422,7 +422,7 @@ def plan_check(run):
     for variant, kind, names in data.matrix():
         for name in data.select(names, run.machines, 'machine'):
             tests = [t for t in run.tests.values()
-                     if kind in ('all', t.set) and not {name, variant} & set(t.not_on)]
+                     if t.set in data.SETS[kind] and not {name, variant} & set(t.not_on)]
             if tests:
                 plans.append((variant, name, tests))
     return plans
