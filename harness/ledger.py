@@ -15,6 +15,7 @@ import re
 FIELDS = {
     'MTE': ('ID_AA64PFR1_EL1', 8, 4),
     'MTEPERM': ('ID_AA64PFR2_EL1', 0, 4),
+    'MTESTOREONLY': ('ID_AA64PFR2_EL1', 4, 4),
     'FWB': ('ID_AA64MMFR2_EL1', 40, 4),
     'DIC': ('CTR_EL0', 29, 1),
     'TGRAN4_2': ('ID_AA64MMFR0_EL1', 40, 4),
@@ -87,12 +88,18 @@ def _cap(name):
     return look
 
 
-def _mte(boot):
-    value, why = boot.field('MTE')
-    if value < 2:
-        return False, why
+def _mte_host(boot):
+    """For processes of the host."""
     if 'arm64.nomte' in boot.cmdline.split():
         return False, 'arm64.nomte on the command line'
+    return _field('MTE', 2)(boot)
+
+
+def _mte(boot):
+    """For guests."""
+    host, why = _mte_host(boot)
+    if not host:
+        return False, why
     if boot.mode() == 'protected':
         return False, 'KVM mode protected refuses MTE'
     return True, why
@@ -125,7 +132,9 @@ FEATURES = {
     'protected': _mode('protected'),
     'nested': _nested,
     'mte': _mte,
+    'mte-host': _mte_host,
     'mte3': _field('MTE', 3),
+    'mtestoreonly': _field('MTESTOREONLY'),
     'mteperm': _field('MTEPERM'),
     'fwb': _field('FWB'),
     'dic': _field('DIC'),

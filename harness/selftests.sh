@@ -9,7 +9,7 @@
 tree=$build/series/tree
 out=$build/series/selftests
 headers=$build/series/headers
-targets=kvm
+targets="kvm arm64"
 
 selftests() {
 	# kvm's Makefile writes the register definitions into the source tree, and
@@ -25,7 +25,7 @@ selftests() {
 	make -s -C "$tree/tools/testing/selftests" ARCH=arm64 \
 		CROSS_COMPILE=aarch64-linux-gnu- TARGETS="$targets" O="$out" \
 		FORCE_TARGETS=1 KHDR_INCLUDES="-isystem $headers/usr/include" \
-		EXTRA_CFLAGS=-static -j"${JOBS:-$(nproc)}" </dev/null
+		ARM64_SUBTARGETS=mte USERLDFLAGS=-static EXTRA_CFLAGS=-static -j"${JOBS:-$(nproc)}" </dev/null
 }
 
 tree_key=$(git -C "$tree" rev-parse HEAD:tools HEAD:include/uapi HEAD:arch/arm64 | git hash-object --stdin)

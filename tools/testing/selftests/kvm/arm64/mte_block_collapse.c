@@ -228,5 +228,5 @@ int main(void)
 	for (i = 0; i < ARRAY_SIZE(testcases); i++)
 		run_or_skip(&testcases[i]);
 
-	ksft_finished();
+	mte_finished();
 }

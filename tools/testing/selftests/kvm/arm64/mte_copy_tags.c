@@ -780,5 +780,5 @@ int main(void)
 
 	run_kill();
 
-	ksft_finished();
+	mte_finished();
 }

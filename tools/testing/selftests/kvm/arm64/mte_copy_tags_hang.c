@@ -80,6 +80,7 @@ static bool page_has_test_tag(struct env *env)
 	size_t nr_tags = MTE_TAGS_SIZE(env->page_size), i;
 	u8 *tags = calloc(nr_tags, 1);
 
+	TEST_ASSERT(tags, "No memory");
 	mte_copy_tags_from_guest(env->vm, MTE_TEST_GPA, env->page_size, tags);
 	for (i = 0; i < nr_tags && tags[i] == TEST_TAG; i++)
 		;
@@ -242,7 +243,8 @@ static const char *setup_and_run(const struct testcase *test, size_t folio_size,
 
 	reason = mte_mem_alloc(&env.mem, test->type, folio_size, env.page_size);
 	TEST_ASSERT(!reason, "No memory: %s", reason);
-	mte_mem_populate(&env.mem);
+	reason = mte_mem_populate(&env.mem);
+	TEST_ASSERT(!reason, "No pages: %s", reason);
 
 	env.vm = mte_vm_create(1, env.mem.size, &env.vcpu);
 	mte_vm_add_slot(env.vm, DATA_SLOT, 0, MTE_TEST_GPA, env.mem.hva, env.mem.size);
@@ -372,5 +374,5 @@ int main(int argc, char *argv[])
 			wedged = !run_case(&testcases[i], folio_size);
 	}
 
-	ksft_finished();
+	mte_finished();
 }

@@ -40,7 +40,8 @@
 /*
  * Look at no more pages than that, evenly spaced over the folio: enough for
  * all of a 32M folio of 4K pages. A larger folio is initialised by a loop that
- * does not treat one page differently from another.
+ * does not treat one page differently from another. The verdict says that it
+ * is about a sample.
  */
 #define MAX_PAGES	8192
 
@@ -65,6 +66,7 @@ struct testcase {
 	enum offset offset;
 	enum actor writer;
 	enum actor reader;
+	bool shared;
 };
 
 static const struct testcase testcases[] = {
@@ -78,6 +80,8 @@ static const struct testcase testcases[] = {
 	{ "written by ioctl, read by ioctl", 0, ALIGNED, IOCTL, IOCTL },
 	{ "written by ioctl, read by VMM", 0, ALIGNED, IOCTL, MPROTECT },
 	{ "not used yet, read by ioctl", 0, ALIGNED, NOBODY, IOCTL },
+	{ "memfd, mapped, dirty logging", KVM_MEM_LOG_DIRTY_PAGES, ALIGNED, GUEST, GUEST, true },
+	{ "memfd, written by ioctl", 0, ALIGNED, IOCTL, GUEST, true },
 };
 
 struct env {
@@ -111,6 +115,7 @@ static void store_tag(struct env *env, enum actor writer, size_t offset)
 		break;
 	case IOCTL:
 		tags = malloc(MTE_TAGS_SIZE(env->page_size));
+		TEST_ASSERT(tags, "No memory");
 		memset(tags, TEST_TAG, MTE_TAGS_SIZE(env->page_size));
 		mte_copy_tags_to_guest(env->vm, env->gpa + offset, env->page_size, tags);
 		free(tags);
@@ -125,6 +130,7 @@ static bool ioctl_have_tag(struct env *env, size_t offset, u8 tag)
 	size_t nr_tags = MTE_TAGS_SIZE(env->page_size), i;
 	u8 *tags = malloc(nr_tags);
 
+	TEST_ASSERT(tags, "No memory");
 	/* None of them may be left alone by the ioctl either. */
 	memset(tags, 0xff, nr_tags);
 	mte_copy_tags_from_guest(env->vm, env->gpa + offset, env->page_size, tags);
@@ -220,8 +226,9 @@ static void run(const struct testcase *test, struct env *env, size_t folio_size)
 
 	kvm_vm_free(env->vm);
 
-	ksft_test_result(!stale && kept, "%zukB folio, %s: %lu of %zu pages stale%s\n",
+	ksft_test_result(!stale && kept, "%zukB folio, %s: %lu of %zu %spages stale%s\n",
 			 folio_size / SZ_1K, test->name, stale, nr_pages,
+			 stride > env->page_size ? "sampled " : "",
 			 kept ? "" : ", tag of the page in use lost");
 }
 
@@ -230,7 +237,9 @@ static void run_or_skip(const struct testcase *test, size_t folio_size)
 	struct env env = { .page_size = getpagesize() };
 	const char *reason;
 
-	reason = mte_mem_alloc_stale(&env.mem, MTE_MEM_HUGETLB, folio_size, folio_size);
+	reason = mte_mem_alloc_stale(&env.mem,
+				     test->shared ? MTE_MEM_MEMFD_HUGETLB : MTE_MEM_HUGETLB,
+				     folio_size, folio_size);
 	if (reason) {
 		ksft_test_result_skip("%zukB folio, %s: %s\n", folio_size / SZ_1K,
 				      test->name, reason);
@@ -263,7 +272,9 @@ int main(void)
 			if (is_applicable(&testcases[j], sizes[i]))
 				run_or_skip(&testcases[j], sizes[i]);
 		}
+		/* Leave the memory to the next size. */
+		hugetlb_release(sizes[i]);
 	}
 
-	ksft_finished();
+	mte_finished();
 }

@@ -35,8 +35,18 @@
  */
 #define MTE_TEST_GPA		0x400000000UL
 
-/* The assembler keeps .arch until the end of the file: only ever add to it. */
+/*
+ * What the assembler needs to be told. It keeps that until the end of the file,
+ * so take nothing away from an architecture that has the extension already, as
+ * .arch does: it sets the base too. That has to be Armv8.5 at least.
+ */
+#if defined(__ARM_FEATURE_MEMORY_TAGGING)
+#define MTE_PREAMBLE		""
+#elif __ARM_ARCH >= 9
+#define MTE_PREAMBLE		".arch_extension memtag\n\t"
+#else
 #define MTE_PREAMBLE		".arch armv8.5-a+memtag\n\t"
+#endif
 
 /*
  * Tag access, from the guest and from the host. The host needs a PROT_MTE
@@ -85,11 +95,26 @@ u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_store_pattern(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 
+/*
+ * End of a test, for which ksft_finished() is a success even if all cases were
+ * skipped. Inline, since the counters are those of the file.
+ */
+static inline void mte_finished(void)
+{
+	if (ksft_test_num() && ksft_get_xskip_cnt() == ksft_test_num()) {
+		ksft_print_cnts();
+		exit(KSFT_SKIP);
+	}
+
+	ksft_finished();
+}
+
 /* Virtual machines. */
 
 void mte_require(void);
 struct kvm_vm *mte_vm_create(u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[]);
 void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[]);
+void mte_vm_add_vcpus_el2(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[]);
 void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
 		     void *hva, size_t size);
 void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf);
@@ -106,6 +131,49 @@ u64 mte_vcpu_call(struct kvm_vcpu *vcpu, mte_guest_fn fn,
 int __mte_copy_tags(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags, u64 flags);
 void mte_copy_tags_to_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, const void *tags);
 void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags);
+
+/* Dirty logging. */
+
+enum dirty_log_mode {
+	DIRTY_LOG_BITMAP,	/* KVM_GET_DIRTY_LOG write protects what it returns */
+	DIRTY_LOG_MANUAL,	/* KVM_CLEAR_DIRTY_LOG does that */
+	DIRTY_LOG_ALL_SET,	/* the same, and all pages are dirty at first */
+	DIRTY_LOG_RING,		/* KVM_RESET_DIRTY_RINGS does that, with a bitmap as well */
+};
+
+#define DIRTY_LOG_MAX_SLOTS	2
+#define DIRTY_LOG_MAX_VCPUS	2
+
+/**
+ * struct dirty_log - Dirty logging of some memslots, in whatever way
+ * @mode:	How dirty pages are logged.
+ * @vm:		VM of mte_vm_create_logging().
+ * @nr_vcpus:	Number of vCPUs.
+ * @vcpus:	The vCPUs, whose rings are read.
+ * @fetched:	Number of entries read of each ring.
+ * @nr_slots:	Number of memslots.
+ * @slots:	Number and size in host pages of each memslot, and the pages that
+ *		the last dirty_log_fetch() has found dirty.
+ */
+struct dirty_log {
+	enum dirty_log_mode	mode;
+	struct kvm_vm		*vm;
+	u32			nr_vcpus;
+	struct kvm_vcpu		**vcpus;
+	u32			fetched[DIRTY_LOG_MAX_VCPUS];
+	u32			nr_slots;
+	struct {
+		u32		slot;
+		u64		nr_pages;
+		unsigned long	*bmap;
+	} slots[DIRTY_LOG_MAX_SLOTS];
+};
+
+struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode mode,
+				     u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[]);
+unsigned long *dirty_log_add_slot(struct dirty_log *log, u32 slot, size_t size);
+void dirty_log_fetch(struct dirty_log *log);
+void dirty_log_exit(struct dirty_log *log);
 
 /* Memory. */
 
@@ -146,6 +214,12 @@ void mte_mem_free(struct mte_mem *mem);
 const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
 				size_t folio_size, size_t size);
 
+typedef void (*mte_poison_fn)(const struct mte_mem *mem);
+
+const char *mte_mem_alloc_stale_by(struct mte_mem *mem, enum mte_mem_type type,
+				   size_t folio_size, size_t size,
+				   mte_poison_fn poison_fn);
+
 /**
  * struct page_frames - Page frames that some memory consists of
  * @nr:		Number of page frames.
@@ -166,13 +240,18 @@ void page_frames_put(struct page_frames *frames);
 
 u64 pagemap_entry(const void *addr);
 bool is_huge_mapped(const void *addr, size_t size);
+int is_large_folio(const void *addr);
+const char *memcg_enter(void);
+void memcg_leave(void);
 const char *swap_out(void *addr, size_t size);
 const char *migrate_page(void *addr);
 const char *split_huge_folios(const void *addr, size_t size);
+const char *split_unmapped_folios(void);
 
 #define HUGETLB_MAX_SIZES	8
 
 int hugetlb_sizes(size_t sizes[HUGETLB_MAX_SIZES]);
 const char *hugetlb_reserve(size_t folio_size, size_t nr);
+void hugetlb_release(size_t folio_size);
 
 #endif /* SELFTEST_KVM_ARM64_MTE_H */

@@ -8,16 +8,21 @@
  */
 #include <dirent.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <linux/bitmap.h>
 #include <linux/fs.h>
+#include <linux/kernel-page-flags.h>
 #include <linux/memfd.h>
 #include <linux/mman.h>
 #include <linux/sizes.h>
 
+#include <asm/barrier.h>
 #include <asm/hwcap.h>
 #include <asm/mman.h>
 
@@ -181,38 +186,37 @@ static void vcpu_setup(struct kvm_vcpu *vcpu)
 {
 	u64 val;
 
+	/* Tagged is a reserved value of the attribute without MTE. */
+	if (!(getauxval(AT_HWCAP2) & HWCAP2_MTE))
+		return;
+
 	/* Only accesses with the Tagged attribute see allocation tags. */
-	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_MAIR_EL1));
+	val = vcpu_get_reg(vcpu, ctxt_reg_alias(vcpu, SYS_MAIR_EL1));
 	val &= ~MAIR_ATTRIDX(MAIR_ATTR_MASK, MT_NORMAL);
 	val |= MAIR_ATTRIDX(MAIR_ATTR_NORMAL_TAGGED, MT_NORMAL);
-	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_MAIR_EL1), val);
+	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_MAIR_EL1), val);
 
-	/* A tagged pointer would be an Address size fault otherwise. */
+	/* A tagged pointer would be a level 0 Translation fault otherwise. */
 	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_TCR_EL1));
+	/* A tagged pointer would be an Address size fault otherwise. */
+	val = vcpu_get_reg(vcpu, ctxt_reg_alias(vcpu, SYS_TCR_EL1));
 	val |= TCR_EL1_TBI0;
-	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_TCR_EL1), val);
+	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_TCR_EL1), val);
 
-	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1));
+	val = vcpu_get_reg(vcpu, ctxt_reg_alias(vcpu, SYS_SCTLR_EL1));
 	val |= SCTLR_EL1_ATA;
-	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1), val);
+	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_SCTLR_EL1), val);
 }
 
-/**
- * mte_vm_add_vcpus() - Add the vCPUs of a VM, with tags enabled in the guest
- * @vm:		VM that was given KVM_CAP_ARM_MTE.
- * @nr_vcpus:	Number of vCPUs.
- * @vcpus:	Where to store the vCPUs.
- *
- * For tests that have to do something between the capability and the vCPUs, or
- * before both. The others want mte_vm_create().
- */
-void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
+static void vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[],
+			 u32 features)
 {
 	struct kvm_vcpu_init init = {};
 	u32 i;
 
 	vm_init_descriptor_tables(vm);
 	vm_ioctl(vm, KVM_ARM_PREFERRED_TARGET, &init);
+	init.features[0] |= features;
 
 	for (i = 0; i < nr_vcpus; i++) {
 		vcpus[i] = aarch64_vcpu_add(vm, i, &init, guest_agent);
@@ -221,6 +225,33 @@ void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
 	}
 
 	kvm_arch_vm_finalize_vcpus(vm);
+}
+
+/**
+ * mte_vm_add_vcpus() - Add the vCPUs of a VM, with tags enabled in the guest
+ * @vm:		The VM, which in most cases was given KVM_CAP_ARM_MTE.
+ * @nr_vcpus:	Number of vCPUs.
+ * @vcpus:	Where to store the vCPUs.
+ *
+ * For tests that have to do something between the capability and the vCPUs, or
+ * before both, or that go without it. The others want mte_vm_create().
+ */
+void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
+{
+	vm_add_vcpus(vm, nr_vcpus, vcpus, 0);
+}
+
+/**
+ * mte_vm_add_vcpus_el2() - Add the vCPUs of a VM whose guest starts at EL2
+ * @vm:		The VM.
+ * @nr_vcpus:	Number of vCPUs.
+ * @vcpus:	Where to store the vCPUs.
+ *
+ * The same as mte_vm_add_vcpus() otherwise. Such a guest isn't told of tags.
+ */
+void mte_vm_add_vcpus_el2(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
+{
+	vm_add_vcpus(vm, nr_vcpus, vcpus, BIT(KVM_ARM_VCPU_HAS_EL2));
 }
 
 /**
@@ -281,7 +312,7 @@ void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf)
 
 	val &= ~SCTLR_EL1_TCF_MASK;
 	val |= SYS_FIELD_PREP(SCTLR_EL1, TCF, tcf);
-	vcpu_set_reg(vcpu, KVM_ARM64_SYS_REG(SYS_SCTLR_EL1), val);
+	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_SCTLR_EL1), val);
 }
 
 /**
@@ -413,22 +444,170 @@ void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *t
 	copy_tags(vm, gpa, size, tags, KVM_ARM_TAGS_FROM_GUEST);
 }
 
+/*
+ * The bitmap that backs the rings can be had only as long as there is no
+ * memslot, and the library has created one already.
+ */
+static void enable_dirty_ring(struct kvm_vm *vm)
+{
+	struct userspace_mem_region *region = memslot2region(vm, 0);
+
+	/* A page is in there at most once: no test fills it. */
+	vm_enable_dirty_ring(vm, SZ_64K * sizeof(struct kvm_dirty_gfn));
+
+	vm_set_user_memory_region(vm, 0, 0, region->region.guest_phys_addr, 0, NULL);
+	vm_enable_cap(vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0);
+	vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region->region);
+}
+
+/**
+ * mte_vm_create_logging() - mte_vm_create() for a VM that will log dirty pages
+ * @log:	What to fill in.
+ * @mode:	How dirty pages are to be logged.
+ * @nr_vcpus:	Number of vCPUs, DIRTY_LOG_MAX_VCPUS at most.
+ * @mem_size:	Upper bound of what will be given to mte_vm_add_slot(), in bytes.
+ * @vcpus:	Where to store the vCPUs, for as long as @log is used.
+ *
+ * It is left to the caller to give memslots KVM_MEM_LOG_DIRTY_PAGES, all of
+ * which must be made known by dirty_log_add_slot().
+ *
+ * Return: the VM.
+ */
+struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode mode,
+				     u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[])
+{
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, mem_size / SZ_4K);
+	u64 manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+
+	TEST_ASSERT(nr_vcpus <= DIRTY_LOG_MAX_VCPUS, "Too many vCPUs");
+	vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
+
+	switch (mode) {
+	case DIRTY_LOG_BITMAP:
+		break;
+	case DIRTY_LOG_ALL_SET:
+		manual |= KVM_DIRTY_LOG_INITIALLY_SET;
+		fallthrough;
+	case DIRTY_LOG_MANUAL:
+		vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
+		break;
+	case DIRTY_LOG_RING:
+		enable_dirty_ring(vm);
+		break;
+	}
+
+	*log = (struct dirty_log) {
+		.mode		= mode,
+		.vm		= vm,
+		.nr_vcpus	= nr_vcpus,
+		.vcpus		= vcpus,
+	};
+	mte_vm_add_vcpus(vm, nr_vcpus, vcpus);
+
+	return vm;
+}
+
+/**
+ * dirty_log_add_slot() - Tell about a memslot whose dirty pages are logged
+ * @log:	The log.
+ * @slot:	Number of the memslot.
+ * @size:	Its size in bytes.
+ *
+ * Return: the bitmap that dirty_log_fetch() will fill in.
+ */
+unsigned long *dirty_log_add_slot(struct dirty_log *log, u32 slot, size_t size)
+{
+	u32 i = log->nr_slots++;
+
+	TEST_ASSERT(i < DIRTY_LOG_MAX_SLOTS, "Too many memslots");
+	log->slots[i].slot = slot;
+	log->slots[i].nr_pages = size / getpagesize();
+	log->slots[i].bmap = bitmap_zalloc(log->slots[i].nr_pages);
+
+	return log->slots[i].bmap;
+}
+
+static void fetch_ring(struct dirty_log *log, u32 vcpu)
+{
+	struct kvm_dirty_gfn *ring = vcpu_map_dirty_ring(log->vcpus[vcpu]), *gfn;
+	u32 i;
+
+	for (;;) {
+		gfn = &ring[log->fetched[vcpu] % log->vcpus[vcpu]->dirty_gfns_count];
+		/* The rest of the entry is valid once the flag is set. */
+		if (smp_load_acquire(&gfn->flags) != KVM_DIRTY_GFN_F_DIRTY)
+			break;
+
+		for (i = 0; i < log->nr_slots && log->slots[i].slot != gfn->slot; i++)
+			;
+		TEST_ASSERT(i < log->nr_slots && gfn->offset < log->slots[i].nr_pages,
+			    "Page that isn't logged, slot: %u offset: 0x%llx",
+			    gfn->slot, gfn->offset);
+		__set_bit(gfn->offset, log->slots[i].bmap);
+
+		/* KVM may reuse the entry once it sees this. */
+		smp_store_release(&gfn->flags, KVM_DIRTY_GFN_F_RESET);
+		log->fetched[vcpu]++;
+	}
+}
+
+/**
+ * dirty_log_fetch() - Get the pages that were dirtied, and start over
+ * @log:	The log.
+ *
+ * A page that is written from now on is found by the next call, whether it was
+ * found by this one or not. vCPUs can be running.
+ */
+void dirty_log_fetch(struct dirty_log *log)
+{
+	u32 i;
+
+	for (i = 0; i < log->nr_slots; i++) {
+		typeof(log->slots[0]) *slot = &log->slots[i];
+
+		bitmap_zero(slot->bmap, slot->nr_pages);
+		if (log->mode != DIRTY_LOG_RING)
+			kvm_vm_get_dirty_log(log->vm, slot->slot, slot->bmap);
+		if (log->mode == DIRTY_LOG_MANUAL || log->mode == DIRTY_LOG_ALL_SET)
+			kvm_vm_clear_dirty_log(log->vm, slot->slot, slot->bmap,
+					       0, slot->nr_pages);
+	}
+
+	if (log->mode != DIRTY_LOG_RING)
+		return;
+
+	for (i = 0; i < log->nr_vcpus; i++)
+		fetch_ring(log, i);
+	kvm_vm_reset_dirty_ring(log->vm);
+}
+
+/**
+ * dirty_log_exit() - Free what dirty_log_add_slot() has allocated
+ * @log:	The log.
+ */
+void dirty_log_exit(struct dirty_log *log)
+{
+	while (log->nr_slots)
+		free(log->slots[--log->nr_slots].bmap);
+}
+
 /**
  * pagemap_entry() - Entry of /proc/self/pagemap for an address
  * @addr:	The address.
  *
  * Return: the entry. The page frame number in it reads as zero for those who
- * lack CAP_SYS_ADMIN.
+ * lack CAP_SYS_ADMIN, and all of it on a kernel without that file.
  */
 u64 pagemap_entry(const void *addr)
 {
 	off_t offset = (unsigned long)addr / getpagesize() * sizeof(u64);
+	u64 entry = 0;
 	ssize_t ret;
-	u64 entry;
 	int fd;
 
 	fd = open("/proc/self/pagemap", O_RDONLY);
-	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+	if (fd < 0)
+		return 0;
 
 	ret = pread(fd, &entry, sizeof(entry), offset);
 	TEST_ASSERT(ret == sizeof(entry), "Can't read /proc/self/pagemap, errno %d", errno);
@@ -437,6 +616,8 @@ u64 pagemap_entry(const void *addr)
 	return entry;
 }
 
+#define NO_PAGE_FRAMES	"page frames take /proc/self/pagemap and CAP_SYS_ADMIN to be told"
+
 /* Page frame numbers of a populated range. Zero is "not known". */
 static void pagemap_pfns(const void *addr, size_t nr, u64 *pfns)
 {
@@ -444,8 +625,10 @@ static void pagemap_pfns(const void *addr, size_t nr, u64 *pfns)
 	size_t size = nr * sizeof(u64), done = 0;
 	int fd;
 
+	memset(pfns, 0, size);
 	fd = open("/proc/self/pagemap", O_RDONLY);
-	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+	if (fd < 0)
+		return;
 
 	while (done < size) {
 		ssize_t ret = pread(fd, (void *)pfns + done, size - done, offset + done);
@@ -488,7 +671,7 @@ const char *page_frames_get(struct page_frames *frames, const void *addr, size_t
 
 	page_frames_put(frames);
 
-	return "can't tell page frames without CAP_SYS_ADMIN";
+	return NO_PAGE_FRAMES;
 }
 
 /**
@@ -530,7 +713,7 @@ void page_frames_put(struct page_frames *frames)
  * @size:	Size of the range.
  *
  * Return: true if each page of the range is part of a PMD mapped folio, or of
- * a hugetlb folio.
+ * a hugetlb folio. false as well if the kernel can't tell.
  */
 bool is_huge_mapped(const void *addr, size_t size)
 {
@@ -540,7 +723,8 @@ bool is_huge_mapped(const void *addr, size_t size)
 	int fd, ret;
 
 	fd = open("/proc/self/pagemap", O_RDONLY);
-	TEST_ASSERT(fd >= 0, "Can't open /proc/self/pagemap, errno %d", errno);
+	if (fd < 0)
+		return false;
 
 	while (huge && expected < end) {
 		struct pm_scan_arg arg = {
@@ -554,7 +738,8 @@ bool is_huge_mapped(const void *addr, size_t size)
 		};
 
 		ret = ioctl(fd, PAGEMAP_SCAN, &arg);
-		TEST_ASSERT(ret >= 0, "PAGEMAP_SCAN failed, errno %d", errno);
+		TEST_ASSERT(ret >= 0 || errno == ENOTTY,
+			    "PAGEMAP_SCAN failed, errno %d", errno);
 
 		huge = ret == 1 && region.start == expected;
 		expected = region.end;
@@ -564,11 +749,38 @@ bool is_huge_mapped(const void *addr, size_t size)
 	return huge;
 }
 
+/**
+ * is_large_folio() - Is a page part of a large folio
+ * @addr:	Any address in the page, which must be populated.
+ *
+ * Unlike is_huge_mapped() this also tells for a folio that is mapped by pages.
+ *
+ * Return: 1 if it is, 0 if not, or -1 if the kernel doesn't tell.
+ */
+int is_large_folio(const void *addr)
+{
+	u64 pfn = pagemap_entry(addr) & PAGEMAP_PFN_MASK, flags;
+	ssize_t ret;
+	int fd;
+
+	fd = open("/proc/kpageflags", O_RDONLY);
+	if (fd < 0)
+		return -1;
+
+	ret = pread(fd, &flags, sizeof(flags), pfn * sizeof(flags));
+	kvm_close(fd);
+	if (!pfn || ret != sizeof(flags))
+		return -1;
+
+	return !!(flags & (BIT_ULL(KPF_COMPOUND_HEAD) | BIT_ULL(KPF_COMPOUND_TAIL)));
+}
+
 static bool is_resident(const void *addr, size_t size)
 {
 	size_t nr_pages = size / getpagesize(), i;
 	unsigned char *vec = malloc(nr_pages);
 
+	TEST_ASSERT(vec, "No memory");
 	TEST_ASSERT(!mincore((void *)addr, size, vec), "mincore() failed, errno %d", errno);
 	for (i = 0; i < nr_pages && !(vec[i] & 1); i++)
 		;
@@ -622,9 +834,83 @@ static bool has_swap(void)
 	return nr > 1;
 }
 
+#define CGROUP_ROOT	"/sys/fs/cgroup"
+
+static char *memcg;
+
+static bool cgroup_write(const char *dir, const char *name, const char *val)
+{
+	char *path = strdup_printf("%s/%s", dir, name);
+	int fd = open(path, O_WRONLY);
+	bool ok;
+
+	free(path);
+	ok = fd >= 0 && write(fd, val, strlen(val)) == strlen(val);
+	if (fd >= 0)
+		kvm_close(fd);
+
+	return ok;
+}
+
+static pid_t memcg_owner;
+
+static void memcg_remove(void)
+{
+	/* A child that calls exit() inherits the handler, but not the duty. */
+	if (getpid() == memcg_owner)
+		rmdir(memcg);
+}
+
+/**
+ * memcg_enter() - Have memory accounted to a cgroup of its own
+ *
+ * Whatever is allocated up to memcg_leave() can be reclaimed by swap_out()
+ * without anything else being so. Anonymous memory does without.
+ *
+ * Return: NULL, or why it wasn't possible.
+ */
+const char *memcg_enter(void)
+{
+	if (!memcg) {
+		memcg = strdup_printf("%s/mte.%d", CGROUP_ROOT, getpid());
+		memcg_owner = getpid();
+		cgroup_write(CGROUP_ROOT, "cgroup.subtree_control", "+memory");
+		mkdir(memcg, 0755);
+		atexit(memcg_remove);
+	}
+
+	if (!cgroup_write(memcg, "cgroup.procs", "0"))
+		return "can't enter a cgroup";
+
+	return NULL;
+}
+
+/**
+ * memcg_leave() - End what memcg_enter() has begun
+ */
+void memcg_leave(void)
+{
+	TEST_ASSERT(cgroup_write(CGROUP_ROOT, "cgroup.procs", "0"),
+		    "Can't leave a cgroup, errno %d", errno);
+}
+
+static void memcg_reclaim(size_t size)
+{
+	char *val;
+
+	if (!memcg)
+		return;
+
+	/* An error says that it was less. */
+	val = strdup_printf("%zu swappiness=max", size);
+	cgroup_write(memcg, "memory.reclaim", val);
+	free(val);
+}
+
 /**
  * swap_out() - Swap out memory
- * @addr:	Start of the range, which must be private and anonymous.
+ * @addr:	Start of the range: anonymous memory, or a memfd whose pages were
+ *		allocated after memcg_enter().
  * @size:	Size of the range.
  *
  * On success no page is left in memory, neither mapped nor in the swap cache:
@@ -648,10 +934,18 @@ const char *swap_out(void *addr, size_t size)
 
 		/*
 		 * A page is left in the swap cache when it has to be written.
-		 * Let that end, and map the page for it to be looked at again:
-		 * it doesn't have to be written then, and goes at once.
+		 * Let that end, and have it reclaimed.
 		 */
 		usleep(10000);
+		drain_lru();
+		memcg_reclaim(size);
+		if (!is_resident(addr, size))
+			return NULL;
+
+		/*
+		 * Or map the page for it to be looked at again: if it's not of
+		 * a memfd it doesn't have to be written then, and goes at once.
+		 */
 		for (offset = 0; offset < size; offset += getpagesize())
 			READ_ONCE(*(u8 *)(addr + offset));
 	}
@@ -672,13 +966,19 @@ const char *swap_out(void *addr, size_t size)
 const char *migrate_page(void *addr)
 {
 	u64 old = pagemap_entry(addr) & PAGEMAP_PFN_MASK;
+	int tries = 0;
 
 	if (!old)
-		return "can't tell page frames without CAP_SYS_ADMIN";
+		return NO_PAGE_FRAMES;
 
 	addr = (void *)align_down((u64)addr, getpagesize());
-	if (madvise(addr, getpagesize(), MADV_SOFT_OFFLINE))
-		return "can't move a page with MADV_SOFT_OFFLINE";
+	/* A vCPU that is about to map the page may be in the way. */
+	while (madvise(addr, getpagesize(), MADV_SOFT_OFFLINE)) {
+		if (++tries == 100)
+			return "can't move a page with MADV_SOFT_OFFLINE";
+		drain_lru();
+		usleep(1000);
+	}
 
 	TEST_ASSERT((pagemap_entry(addr) & PAGEMAP_PFN_MASK) != old,
 		    "A page that was taken offline is still mapped");
@@ -712,6 +1012,30 @@ const char *split_huge_folios(const void *addr, size_t size)
 	kvm_close(fd);
 
 	return NULL;
+}
+
+/**
+ * split_unmapped_folios() - Reclaim what was unmapped of THP folios
+ *
+ * The kernel defers splitting a folio of which a part was unmapped until it is
+ * short of memory, or told to drop its caches. This does it for all folios of
+ * the system. Whether a folio was split is for the caller to find out.
+ *
+ * Return: NULL, or why it can't be done here.
+ */
+const char *split_unmapped_folios(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+	bool ok;
+
+	if (fd < 0)
+		return "can't write drop_caches";
+
+	drain_lru();
+	ok = write(fd, "2", 1) == 1;
+	close(fd);
+
+	return ok ? NULL : "can't drop caches";
 }
 
 static int compare_sizes(const void *a, const void *b)
@@ -753,54 +1077,169 @@ int hugetlb_sizes(size_t sizes[HUGETLB_MAX_SIZES])
 	return nr;
 }
 
-/* Pools that were enlarged, and have to be given back at the end. */
+/* Pools that were enlarged, by how many folios, and have to be given back. */
 static struct {
 	size_t	folio_size;
 	size_t	nr;
 } hugetlb_pools[HUGETLB_MAX_SIZES];
-static pid_t hugetlb_pools_owner;
 
-static bool hugetlb_attr(size_t folio_size, const char *name, bool write, size_t *val)
+/*
+ * A child must leave the pools alone: what it adds would be lost when it is
+ * gone, for it ends without the parent knowing of that.
+ */
+static pid_t main_process;
+
+static void __attribute__((constructor)) note_main_process(void)
 {
-	char *path = strdup_printf("/sys/kernel/mm/hugepages/hugepages-%zukB/%s",
-				   folio_size / SZ_1K, name);
-	FILE *file = fopen(path, write ? "w" : "r");
-	bool ok = file;
-
-	free(path);
-	if (!file)
-		return false;
-
-	if (write)
-		ok = fprintf(file, "%zu\n", *val) > 0;
-	else
-		ok = fscanf(file, "%zu", val) == 1;
-
-	return !fclose(file) && ok;
+	main_process = getpid();
 }
 
-static void hugetlb_restore(void)
+/* With nothing but system calls and snprintf(), since signal handlers use it. */
+static bool hugetlb_attr(size_t folio_size, const char *name, bool store, size_t *val)
+{
+	char buf[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(buf, sizeof(buf), "/sys/kernel/mm/hugepages/hugepages-%zukB/%s",
+		 folio_size / SZ_1K, name);
+	fd = open(buf, store ? O_WRONLY : O_RDONLY);
+	if (fd < 0)
+		return false;
+
+	if (store) {
+		len = snprintf(buf, sizeof(buf), "%zu\n", *val);
+		len = write(fd, buf, len);
+	} else {
+		len = read(fd, buf, sizeof(buf) - 1);
+		if (len > 0) {
+			buf[len] = 0;
+			*val = strtoul(buf, NULL, 10);
+		}
+	}
+	close(fd);
+
+	return len > 0;
+}
+
+/*
+ * The number of folios that the pool has for good. Surplus folios are part of
+ * nr_hugepages when it is read, but not when it is written.
+ */
+static bool hugetlb_persistent(size_t folio_size, size_t *nr)
+{
+	size_t total, surplus;
+
+	if (!hugetlb_attr(folio_size, "nr_hugepages", false, &total) ||
+	    !hugetlb_attr(folio_size, "surplus_hugepages", false, &surplus))
+		return false;
+
+	*nr = total > surplus ? total - surplus : 0;
+
+	return true;
+}
+
+/**
+ * hugetlb_release() - Undo all that hugetlb_reserve() has added to a pool
+ * @folio_size:	Size of the folios.
+ *
+ * Folios that are in use go as soon as they aren't any more. Others may have
+ * changed the size of the pool meanwhile, which isn't undone.
+ */
+void hugetlb_release(size_t folio_size)
+{
+	size_t nr;
+	int i;
+
+	if (getpid() != main_process)
+		return;
+
+	for (i = 0; i < HUGETLB_MAX_SIZES; i++) {
+		if (hugetlb_pools[i].folio_size != folio_size || !hugetlb_pools[i].nr)
+			continue;
+
+		if (hugetlb_persistent(folio_size, &nr)) {
+			nr -= min(nr, hugetlb_pools[i].nr);
+			hugetlb_attr(folio_size, "nr_hugepages", true, &nr);
+		}
+		hugetlb_pools[i].nr = 0;
+	}
+}
+
+static void hugetlb_release_all(void)
 {
 	int i;
 
-	/* A child that calls exit() inherits the handler, but not the duty. */
-	if (getpid() != hugetlb_pools_owner)
-		return;
+	for (i = 0; i < HUGETLB_MAX_SIZES; i++)
+		hugetlb_release(hugetlb_pools[i].folio_size);
+}
 
-	for (i = 0; i < HUGETLB_MAX_SIZES && hugetlb_pools[i].folio_size; i++)
-		hugetlb_attr(hugetlb_pools[i].folio_size, "nr_hugepages", true,
-			     &hugetlb_pools[i].nr);
+/* The pools belong to the system, and outlive a test that is interrupted. */
+static void hugetlb_release_on_signal(int sig)
+{
+	hugetlb_release_all();
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM };
+
+static void hugetlb_release_at_end(void)
+{
+	static bool done;
+	int i;
+
+	if (done)
+		return;
+	done = true;
+
+	/* The signals of a crash make kvm_util exit. */
+	atexit(hugetlb_release_all);
+	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
+		signal(end_signals[i], hugetlb_release_on_signal);
+}
+
+/* Enlarge a pool, and note down by how much: it may be less than asked for. */
+static bool hugetlb_enlarge(size_t folio_size, size_t old, size_t nr)
+{
+	size_t new = old + nr;
+	sigset_t set, old_set;
+	int i, pool = 0;
+	bool ok;
+
+	while (hugetlb_pools[pool].folio_size && hugetlb_pools[pool].folio_size != folio_size)
+		TEST_ASSERT(++pool < HUGETLB_MAX_SIZES, "More hugetlb sizes than expected");
+
+	/* A signal sees both or none of the two. */
+	sigemptyset(&set);
+	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
+		sigaddset(&set, end_signals[i]);
+	sigprocmask(SIG_BLOCK, &set, &old_set);
+
+	ok = hugetlb_attr(folio_size, "nr_hugepages", true, &new);
+	if (ok && hugetlb_persistent(folio_size, &new) && new > old) {
+		hugetlb_pools[pool].folio_size = folio_size;
+		hugetlb_pools[pool].nr += new - old;
+	}
+
+	sigprocmask(SIG_SETMASK, &old_set, NULL);
+
+	return ok;
 }
 
 static size_t hugetlb_available(size_t folio_size)
 {
-	size_t free, reserved;
+	size_t free, reserved, check;
 
-	if (!hugetlb_attr(folio_size, "free_hugepages", false, &free) ||
-	    !hugetlb_attr(folio_size, "resv_hugepages", false, &reserved))
-		return 0;
+	/* Two files, between which somebody can turn the one into the other. */
+	do {
+		if (!hugetlb_attr(folio_size, "resv_hugepages", false, &reserved) ||
+		    !hugetlb_attr(folio_size, "free_hugepages", false, &free) ||
+		    !hugetlb_attr(folio_size, "resv_hugepages", false, &check))
+			return 0;
+	} while (check != reserved);
 
-	return free - reserved;
+	return free > reserved ? free - reserved : 0;
 }
 
 /**
@@ -808,41 +1247,28 @@ static size_t hugetlb_available(size_t folio_size)
  * @folio_size:	Size of the folios.
  * @nr:		How many of them are needed.
  *
- * If there are less than that, enlarge the pool until the test exits.
+ * If there are less than that, enlarge the pool until hugetlb_release(), or
+ * until the test exits or is ended by a signal other than SIGKILL.
  *
  * Return: NULL, or why there aren't as many.
  */
 const char *hugetlb_reserve(size_t folio_size, size_t nr)
 {
 	size_t available = hugetlb_available(folio_size);
-	size_t old, new;
-	int i;
+	size_t old;
 
 	if (available >= nr)
 		return NULL;
 
-	if (!hugetlb_attr(folio_size, "nr_hugepages", false, &old))
+	if (!hugetlb_persistent(folio_size, &old))
 		return "no hugetlb folios of this size";
 
-	new = old + nr - available;
-	if (!hugetlb_attr(folio_size, "nr_hugepages", true, &new))
+	if (getpid() != main_process)
+		return "not enough hugetlb folios, and not for a child to enlarge the pool";
+
+	hugetlb_release_at_end();
+	if (!hugetlb_enlarge(folio_size, old, nr - available))
 		return "not enough hugetlb folios, and not allowed to enlarge the pool";
-
-	if (!hugetlb_pools_owner) {
-		hugetlb_pools_owner = getpid();
-		atexit(hugetlb_restore);
-	}
-
-	for (i = 0; i < HUGETLB_MAX_SIZES; i++) {
-		if (hugetlb_pools[i].folio_size == folio_size)
-			break;
-
-		if (!hugetlb_pools[i].folio_size) {
-			hugetlb_pools[i].folio_size = folio_size;
-			hugetlb_pools[i].nr = old;
-			break;
-		}
-	}
 
 	if (hugetlb_available(folio_size) < nr)
 		return "not enough memory for the hugetlb folios";
@@ -864,8 +1290,9 @@ const char *hugetlb_reserve(size_t folio_size, size_t nr)
 const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 			  size_t folio_size, size_t size)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS, memfd_flags = 0;
+	unsigned int flags = MAP_PRIVATE | MAP_ANONYMOUS, memfd_flags = 0;
 	bool thp = false, hugetlb = false, shared = false;
+	unsigned int order;
 	const char *reason;
 
 	switch (type) {
@@ -893,10 +1320,14 @@ const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 	if (thp && !thp_configured())
 		return "the kernel has no THP";
 
-	if (thp)
+	if (thp) {
 		folio_size = get_trans_hugepagesz();
-	else if (!hugetlb)
+		/* There may be none, and having one is a matter of luck. */
+		if (folio_size > sysconf(_SC_PHYS_PAGES) * getpagesize() / 16)
+			return "a THP is too large for the memory of this machine";
+	} else if (!hugetlb) {
 		folio_size = getpagesize();
+	}
 
 	size = align_up(size, folio_size);
 
@@ -905,8 +1336,9 @@ const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 		if (reason)
 			return reason;
 
-		flags |= MAP_HUGETLB | __builtin_ctzl(folio_size) << MAP_HUGE_SHIFT;
-		memfd_flags |= MFD_HUGETLB | __builtin_ctzl(folio_size) << MFD_HUGE_SHIFT;
+		order = __builtin_ctzl(folio_size);
+		flags |= MAP_HUGETLB | order << MAP_HUGE_SHIFT;
+		memfd_flags |= MFD_HUGETLB | order << MFD_HUGE_SHIFT;
 	}
 
 	*mem = (struct mte_mem) {
@@ -920,7 +1352,8 @@ const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 	if (shared) {
 		flags = MAP_SHARED;
 		mem->fd = memfd_create("mte_mem", memfd_flags);
-		TEST_ASSERT(mem->fd >= 0, "memfd_create() failed, errno %d", errno);
+		if (mem->fd < 0)
+			return "memfd_create() isn't possible for this kind of memory";
 		kvm_ftruncate(mem->fd, size);
 	}
 
@@ -931,8 +1364,12 @@ const char *mte_mem_alloc(struct mte_mem *mem, enum mte_mem_type type,
 	mem->map = kvm_mmap(mem->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
 			    MAP_NORESERVE, -1);
 	mem->hva = align_ptr_up(mem->map, folio_size);
-	mem->hva = mmap(mem->hva, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, mem->fd, 0);
-	TEST_ASSERT(mem->hva != MAP_FAILED, "mmap() failed, errno %d", errno);
+	if (mmap(mem->hva, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED,
+		 mem->fd, 0) == MAP_FAILED) {
+		TEST_ASSERT(hugetlb, "mmap() failed, errno %d", errno);
+		mte_mem_free(mem);
+		return "hugetlb folios can't be mapped, or were taken by somebody else";
+	}
 
 	if (!hugetlb && thp_configured())
 		kvm_madvise(mem->hva, size, thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
@@ -952,7 +1389,8 @@ const char *mte_mem_populate(struct mte_mem *mem)
 {
 	bool thp = mem->type == MTE_MEM_ANON_THP || mem->type == MTE_MEM_MEMFD_THP;
 
-	kvm_madvise(mem->hva, mem->size, MADV_POPULATE_WRITE);
+	if (madvise(mem->hva, mem->size, MADV_POPULATE_WRITE))
+		return "can't populate the memory";
 
 	if (!thp || is_huge_mapped(mem->hva, mem->size))
 		return NULL;
@@ -987,11 +1425,25 @@ void mte_mem_free(struct mte_mem *mem)
 		kvm_close(mem->fd);
 }
 
-/* In the child: store tags, and note down the page frames that have them. */
-static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
-				 size_t folio_size, size_t size)
+/* The default way to leave tags behind. */
+static void store_poison(const struct mte_mem *mem)
 {
-	size_t page_size = getpagesize(), nr_pages = size / page_size, i;
+	size_t page_size = getpagesize(), i;
+
+	TEST_ASSERT(!mprotect(mem->hva, mem->size, PROT_READ | PROT_WRITE | PROT_MTE),
+		    "mprotect(PROT_MTE) failed, errno %d", errno);
+
+	mte_store_tags(mem->hva, mem->size, MTE_POISON);
+	for (i = 0; i < mem->size; i += page_size)
+		TEST_ASSERT(mte_load_tag(mem->hva + i) == MTE_POISON,
+			    "Tags don't read back as they were stored");
+}
+
+/* In the child: store tags, and note down the page frames that have them. */
+static const char *poison_memory(u64 *pfns, enum mte_mem_type type, size_t folio_size,
+				 size_t size, mte_poison_fn poison_fn)
+{
+	size_t nr_pages = size / getpagesize();
 	const char *reason;
 	struct mte_mem mem;
 
@@ -1002,17 +1454,10 @@ static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
 		return reason;
 
 	TEST_ASSERT(mem.size == size, "Size is not a multiple of 0x%zx", mem.folio_size);
-	TEST_ASSERT(!mprotect(mem.hva, size, PROT_READ | PROT_WRITE | PROT_MTE),
-		    "mprotect(PROT_MTE) failed, errno %d", errno);
-
-	mte_store_tags(mem.hva, size, MTE_POISON);
-	for (i = 0; i < nr_pages; i++)
-		TEST_ASSERT(mte_load_tag(mem.hva + i * page_size) == MTE_POISON,
-			    "Tags don't read back as they were stored");
-
+	poison_fn(&mem);
 	pagemap_pfns(mem.hva, nr_pages, pfns);
 
-	return pfns[0] ? NULL : "can't tell page frames without CAP_SYS_ADMIN";
+	return pfns[0] ? NULL : NO_PAGE_FRAMES;
 }
 
 /*
@@ -1020,7 +1465,7 @@ static const char *poison_memory(u64 *pfns, enum mte_mem_type type,
  * page that it reads back, and exit.
  */
 static const char *poison(struct page_frames *frames, enum mte_mem_type type,
-			  size_t folio_size, size_t size)
+			  size_t folio_size, size_t size, mte_poison_fn poison_fn)
 {
 	size_t nr = size / getpagesize(), shared_size = (nr + 1) * sizeof(u64);
 	const char *reason, **child_reason;
@@ -1036,7 +1481,7 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
 	pid = fork();
 	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
 	if (!pid) {
-		*child_reason = poison_memory(pfns, type, folio_size, size);
+		*child_reason = poison_memory(pfns, type, folio_size, size, poison_fn);
 		_exit(0);
 	}
 
@@ -1057,6 +1502,10 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
 }
 
 #define STALE_TRIES	8
+#define STALE_CHUNKS	32
+
+/* More pages than a process frees at its end besides those of its memory. */
+#define NR_SOAK_PAGES	256
 
 /**
  * mte_mem_alloc_stale() - Allocate memory that has tags of a previous owner
@@ -1075,9 +1524,37 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
 const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
 				size_t folio_size, size_t size)
 {
+	return mte_mem_alloc_stale_by(mem, type, folio_size, size, store_poison);
+}
+
+/**
+ * mte_mem_alloc_stale_by() - Allocate memory that has tags of a certain owner
+ * @mem:	What to fill in.
+ * @type:	The kind of memory.
+ * @folio_size:	Size of the folios, for hugetlb only.
+ * @size:	Size of the memory, a multiple of the size of the folios.
+ * @poison_fn:	Called by the process that had the page frames before, to store
+ *		MTE_POISON to all granules. It must not move or free the memory,
+ *		and has to check for each page that the tags read back.
+ *
+ * For tests to which it matters how the tags got there. The others want
+ * mte_mem_alloc_stale().
+ *
+ * Return: NULL, or why there is no such memory.
+ */
+const char *mte_mem_alloc_stale_by(struct mte_mem *mem, enum mte_mem_type type,
+				   size_t folio_size, size_t size,
+				   mte_poison_fn poison_fn)
+{
 	bool hugetlb = type == MTE_MEM_HUGETLB || type == MTE_MEM_MEMFD_HUGETLB;
-	struct mte_mem rejects[STALE_TRIES];
+	bool base_pages = type == MTE_MEM_ANON || type == MTE_MEM_MEMFD;
+	size_t soak = base_pages ? NR_SOAK_PAGES * getpagesize() : 0;
+	struct mte_mem rejects[2 * STALE_TRIES];
 	int tries = 0, nr_rejects = 0;
+	bool base = type == MTE_MEM_ANON || type == MTE_MEM_MEMFD;
+	struct mte_mem rejects[STALE_TRIES * STALE_CHUNKS];
+	int tries = 0, nr_rejects = 0, chunks;
+	size_t poison_size = size;
 	struct page_frames frames;
 	const char *reason;
 	cpu_set_t old, new;
@@ -1089,6 +1566,12 @@ const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
 			return reason;
 	}
 
+	/* More than is needed, for not all of it comes back at once. */
+	if (!hugetlb && size <= SZ_32M)
+		poison_size = 4 * size;
+	if (base)
+		poison_size += SZ_4M;
+
 	/* Memory that was freed on another CPU may be on a list of that CPU. */
 	kvm_sched_getaffinity(0, sizeof(old), &old);
 	CPU_ZERO(&new);
@@ -1098,31 +1581,48 @@ const char *mte_mem_alloc_stale(struct mte_mem *mem, enum mte_mem_type type,
 	for (;;) {
 		/* More than is needed, for not all of it comes back at once. */
 		reason = poison(&frames, type, folio_size,
-				hugetlb || size > SZ_32M ? size : 4 * size);
+				hugetlb || size > SZ_32M ? size : 4 * size + 2 * soak, poison_fn);
 		if (reason)
 			break;
+
+		/*
+		 * A page comes from a list of those that were freed last. Take
+		 * the page tables and the like out of the way.
+		 */
+		if (soak) {
+			mte_mem_alloc(&rejects[nr_rejects], MTE_MEM_ANON, 0, soak);
+			mte_mem_populate(&rejects[nr_rejects++]);
+		}
 
 		reason = mte_mem_alloc(mem, type, folio_size, size);
 		if (reason) {
 			page_frames_put(&frames);
 			break;
+	do {
+		reason = poison(&frames, type, folio_size, poison_size);
+		if (reason)
+			break;
+
+		/* What comes back first is what the process has freed last. */
+		for (chunks = base ? STALE_CHUNKS : 1; chunks; chunks--) {
+			reason = mte_mem_alloc(mem, type, folio_size, size);
+			if (reason)
+				break;
+
+			reason = mte_mem_populate(mem);
+			if (!reason && page_frames_count(&frames, mem->hva, mem->size) !=
+				       mem->size / getpagesize())
+				reason = "not given the page frames that have stale tags";
+			if (!reason)
+				break;
+
+			/* Keep what is not wanted from coming back next. */
+			rejects[nr_rejects++] = *mem;
+			if (hugetlb || size > SZ_32M)
+				mte_mem_free(&rejects[--nr_rejects]);
 		}
-
-		reason = mte_mem_populate(mem);
-		if (!reason && page_frames_count(&frames, mem->hva, mem->size) !=
-			       mem->size / getpagesize())
-			reason = "not given the page frames that have stale tags";
 		page_frames_put(&frames);
-		if (!reason)
-			break;
-
-		/* Keep what is not wanted from coming back in the next round. */
-		rejects[nr_rejects++] = *mem;
-		if (hugetlb || size > SZ_32M)
-			mte_mem_free(&rejects[--nr_rejects]);
-		if (++tries == STALE_TRIES)
-			break;
-	}
+	} while (reason && ++tries < STALE_TRIES);
 
 	while (nr_rejects)
 		mte_mem_free(&rejects[--nr_rejects]);

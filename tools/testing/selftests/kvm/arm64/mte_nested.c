@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * mte_nested - Check the tags that a guest with an EL2 can get at.
+ *
+ * Memory tagging (MTE) isn't virtualized for such a guest: its ID registers
+ * don't tell of it, though the VM has it. But neither is it kept from executing
+ * the instructions, nor are those of a guest that it runs itself. So what they
+ * see must be tags of zero, or what they have stored, as for any other guest.
+ *
+ * The guest of the guest has its memory mapped by a shadow of the two stages 2.
+ * What holds for the one of a VM, that the tags of a page are initialised
+ * before it is mapped, has to hold for a shadow as well:
+ *
+ *  - when a page or a block is mapped for the first time,
+ *  - when a page becomes part of a block, on a permission fault after logging
+ *    of dirty pages has ended.
+ *
+ * Each case has memory with stale tags. That the guest sees the tags which the
+ * VMM has written to a page is what shows that it would see those, too.
+ *
+ * The guest at EL2 maps all memory to itself in its stage 2, and enters EL1
+ * with its own registers, where it goes on with what it is told to do.
+ */
+#include <linux/bitmap.h>
+#include <linux/sizes.h>
+
+#include "kvm_util.h"
+#include "mte.h"
+#include "processor.h"
+#include "test_util.h"
+
+#include <asm/sysreg.h>
+
+#define DATA_SLOT	1
+#define TEST_TAG	0x5
+
+/* Stage 2 of the guest: 39 bits, that is one table of blocks of 1G. */
+#define S2_ENTRIES	512
+#define S2_BLOCK	(PTE_VALID | 0xf << 2 | 3 << 6 | PTE_SHARED | PTE_AF)
+/* T0SZ, SL0 of level 1, write-back, inner shareable, 4K, 40 bits, RES1 */
+#define S2_VTCR		(25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 2 << 16 | BIT(31))
+
+static size_t page_size;
+
+static u64 guest_read_el(u64 a, u64 b, u64 c, u64 d)
+{
+	return get_current_el();
+}
+
+static u64 guest_pfr1(u64 a, u64 b, u64 c, u64 d)
+{
+	return read_sysreg_s(SYS_ID_AA64PFR1_EL1);
+}
+
+static u64 guest_pfr2(u64 a, u64 b, u64 c, u64 d)
+{
+	return read_sysreg_s(SYS_ID_AA64PFR2_EL1);
+}
+
+/*
+ * What KVM restores are the bits of SCTLR_ELx that the guest should know of,
+ * but nothing keeps the guest from setting the one that gives access to tags,
+ * in that of its exception level.
+ */
+static void guest_enable_tags(void)
+{
+	sysreg_clear_set(sctlr_el1, 0, SCTLR_EL1_ATA);
+	isb();
+}
+
+static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
+{
+	guest_enable_tags();
+	mte_store_tags((void *)addr, size, tag);
+
+	return 0;
+}
+
+static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
+{
+	guest_enable_tags();
+
+	return mte_have_tag((void *)addr, size, tag);
+}
+
+static u64 guest_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
+{
+	guest_enable_tags();
+
+	return mte_count_stale(addr, nr_pages, page_size, stride);
+}
+
+#define copy_el2_to_el1(reg)						\
+	write_sysreg_s(read_sysreg_s(SYS_##reg##_EL1), SYS_##reg##_EL12)
+
+/* Go on at EL1, with the same stack, and stage 2 enabled. */
+static u64 guest_enter_el1(u64 table, u64 b, u64 c, u64 d)
+{
+	u64 tmp;
+
+	copy_el2_to_el1(CPACR);
+	copy_el2_to_el1(MAIR);
+	copy_el2_to_el1(TCR);
+	copy_el2_to_el1(TTBR0);
+	copy_el2_to_el1(TTBR1);
+	copy_el2_to_el1(VBAR);
+	copy_el2_to_el1(SCTLR);
+
+	write_sysreg(S2_VTCR, vtcr_el2);
+	write_sysreg(table, vttbr_el2);
+	sysreg_clear_set(hcr_el2, HCR_EL2_TGE, HCR_EL2_VM | HCR_EL2_RW);
+	isb();
+	asm volatile("tlbi vmalls12e1is\n\t"
+		     "dsb ish\n\t"
+		     "isb" : : : "memory");
+
+	asm volatile("mov %0, sp\n\t"
+		     "msr sp_el1, %0\n\t"
+		     "adr %0, 1f\n\t"
+		     "msr elr_el2, %0\n\t"
+		     /* EL1h, all exceptions masked */
+		     "mov %0, #0x3c5\n\t"
+		     "msr spsr_el2, %0\n\t"
+		     "isb\n\t"
+		     "eret\n"
+		     "1:" : "=&r"(tmp) : : "memory", "cc");
+
+	return 0;
+}
+
+static struct kvm_vm *vm_create_el2(size_t size, struct kvm_vcpu **vcpu)
+{
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / page_size);
+
+	vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
+	mte_vm_add_vcpus_el2(vm, 1, vcpu);
+
+	return vm;
+}
+
+static void enter_l2(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	gva_t gva = vm_alloc_page(vm);
+	u64 *table = addr_gva2hva(vm, gva), i;
+
+	for (i = 0; i < S2_ENTRIES; i++)
+		table[i] = i * SZ_1G | S2_BLOCK;
+
+	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 2, "Not at EL2");
+	mte_vcpu_call(vcpu, guest_enter_el1, addr_gva2gpa(vm, gva), 0, 0, 0);
+	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 1, "Not at EL1");
+}
+
+static bool tells_of_mte(u64 pfr1, u64 pfr2)
+{
+	return pfr1 & (ID_AA64PFR1_EL1_MTE_MASK | ID_AA64PFR1_EL1_MTE_frac_MASK |
+		       ID_AA64PFR1_EL1_MTEX_MASK) ||
+	       pfr2 & (ID_AA64PFR2_EL1_MTEPERM_MASK | ID_AA64PFR2_EL1_MTEFAR_MASK |
+		       ID_AA64PFR2_EL1_MTESTOREONLY_MASK);
+}
+
+enum reader {
+	VMM,
+	GUEST,
+	GUEST_OF_GUEST,
+	NR_READERS,
+};
+
+static const char *const reader_names[] = {
+	[VMM]			= "VMM",
+	[GUEST]			= "guest",
+	[GUEST_OF_GUEST]	= "guest of the guest",
+};
+
+static void run_id_regs(enum reader reader)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	u64 pfr1, pfr2;
+
+	vm = vm_create_el2(0, &vcpu);
+	if (reader == VMM) {
+		pfr1 = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64PFR1_EL1));
+		pfr2 = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64PFR2_EL1));
+	} else {
+		if (reader == GUEST_OF_GUEST)
+			enter_l2(vm, vcpu);
+		pfr1 = mte_vcpu_call(vcpu, guest_pfr1, 0, 0, 0, 0);
+		pfr2 = mte_vcpu_call(vcpu, guest_pfr2, 0, 0, 0, 0);
+	}
+
+	ksft_test_result(!tells_of_mte(pfr1, pfr2), "ID registers, %s: 0x%lx, 0x%lx\n",
+			 reader_names[reader], pfr1, pfr2);
+	kvm_vm_free(vm);
+}
+
+static const struct testcase {
+	const char *name;
+	enum mte_mem_type type;
+	bool l2;
+	bool collapse;
+} testcases[] = {
+	{ "guest, anonymous", MTE_MEM_ANON },
+	{ "guest, THP", MTE_MEM_ANON_THP },
+	{ "guest, THP, collapse", MTE_MEM_ANON_THP, false, true },
+	{ "guest of the guest, anonymous", MTE_MEM_ANON, true },
+	{ "guest of the guest, memfd", MTE_MEM_MEMFD, true },
+	{ "guest of the guest, THP", MTE_MEM_ANON_THP, true },
+	{ "guest of the guest, hugetlb", MTE_MEM_HUGETLB, true },
+	{ "guest of the guest, THP, collapse", MTE_MEM_ANON_THP, true, true },
+	{ "guest of the guest, hugetlb, collapse", MTE_MEM_HUGETLB, true, true },
+};
+
+/* Have a page replaced by a block, see mte_block_collapse. */
+static void collapse(struct kvm_vm *vm, struct kvm_vcpu *vcpu, struct mte_mem *mem, u64 page)
+{
+	gpa_t gpa = MTE_TEST_GPA + page * page_size;
+	unsigned long *bmap;
+
+	vm_set_user_memory_region(vm, DATA_SLOT, KVM_MEM_LOG_DIRTY_PAGES, MTE_TEST_GPA,
+				  mem->size, mem->hva);
+	mte_vcpu_call(vcpu, guest_store_tags, gpa, page_size, 0, 0);
+
+	bmap = bitmap_zalloc(mem->size / page_size);
+	kvm_vm_get_dirty_log(vm, DATA_SLOT, bmap);
+	TEST_ASSERT(test_bit(page, bmap), "The page that was written isn't dirty");
+	free(bmap);
+
+	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem->size, mem->hva);
+	mte_vcpu_call(vcpu, guest_store_tags, gpa, page_size, 0, 0);
+}
+
+static void run(const struct testcase *test)
+{
+	size_t size = test->type == MTE_MEM_ANON || test->type == MTE_MEM_MEMFD ?
+		      16 * page_size : SZ_2M;
+	u8 tags[MTE_TAGS_SIZE(SZ_64K)];
+	const char *reason, *failure = NULL;
+	struct kvm_vcpu *vcpu;
+	struct mte_mem mem;
+	struct kvm_vm *vm;
+	u64 nr_pages, stale;
+	bool visible;
+
+	reason = mte_mem_alloc_stale(&mem, test->type, SZ_2M, size);
+	if (reason) {
+		ksft_test_result_skip("%s: %s\n", test->name, reason);
+		return;
+	}
+
+	nr_pages = mem.size / page_size;
+	vm = vm_create_el2(mem.size, &vcpu);
+	mte_vm_add_slot(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem.hva, mem.size);
+	if (test->l2)
+		enter_l2(vm, vcpu);
+
+	if (test->collapse)
+		collapse(vm, vcpu, &mem, nr_pages / 2);
+	stale = mte_vcpu_call(vcpu, guest_count_stale, MTE_TEST_GPA, nr_pages,
+			      page_size, page_size);
+
+	memset(tags, TEST_TAG, sizeof(tags));
+	mte_copy_tags_to_guest(vm, MTE_TEST_GPA, page_size, tags);
+	visible = mte_vcpu_call(vcpu, guest_have_tag, MTE_TEST_GPA, page_size, TEST_TAG, 0);
+	if (!visible)
+		failure = ", and it would not have seen any";
+
+	ksft_test_result(!stale && visible, "%s: %lu of %lu pages stale%s\n", test->name,
+			 stale, nr_pages, failure ?: "");
+	kvm_vm_free(vm);
+	mte_mem_free(&mem);
+}
+
+int main(void)
+{
+	int i;
+
+	ksft_print_header();
+	mte_require();
+	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_EL2), "guests can't have an EL2");
+	page_size = getpagesize();
+	__TEST_REQUIRE(page_size == SZ_4K, "the stage 2 of the guest has pages of 4K");
+
+	ksft_set_plan(NR_READERS + ARRAY_SIZE(testcases));
+
+	for (i = 0; i < NR_READERS; i++)
+		run_id_regs(i);
+	for (i = 0; i < ARRAY_SIZE(testcases); i++)
+		run(&testcases[i]);
+
+	ksft_finished();
+}
