@@ -123,7 +123,14 @@ static size_t hugetlb_setup(void)
 	old_pool = strtoul(nr, NULL, 10);
 	snprintf(nr, sizeof(nr), "%lu", old_pool + 1);
 
-	return write_file(pool, nr) ? size : 0;
+	if (!write_file(pool, nr))
+		return 0;
+
+	/* The write succeeds even if there was no memory for the folio. */
+	if (!read_file(pool, nr, sizeof(nr)) || strtoul(nr, NULL, 10) <= old_pool)
+		return 0;
+
+	return size;
 }
 
 static unsigned long expected_tag(size_t page)
@@ -230,6 +237,7 @@ static int check_dump(size_t size, int flags)
 	if (!pid)
 		dump_core(shared, size, flags);
 
+	snprintf(core, sizeof(core), "%s/core.%d", dir, pid);
 	if (pid < 0 || waitpid(pid, &status, 0) != pid ||
 	    !WIFSIGNALED(status) || !WCOREDUMP(status)) {
 		ksft_print_msg("FAIL: the child didn't dump core\n");
@@ -266,6 +274,7 @@ static int check_hugetlb(size_t folio_size, int flags)
 
 int main(int argc, char *argv[])
 {
+	char pattern[64];
 	size_t folio_size;
 	int err;
 
@@ -283,8 +292,9 @@ int main(int argc, char *argv[])
 	signal(SIGINT, cleanup_on_signal);
 	signal(SIGTERM, cleanup_on_signal);
 
-	snprintf(core, sizeof(core), "%s/core", dir);
-	if (!write_file(CORE_PATTERN, core))
+	/* With a %p in the pattern, core_uses_pid doesn't append the PID. */
+	snprintf(pattern, sizeof(pattern), "%s/core.%%p", dir);
+	if (!write_file(CORE_PATTERN, pattern))
 		ksft_exit_skip("Can't write " CORE_PATTERN "\n");
 
 	folio_size = hugetlb_setup();

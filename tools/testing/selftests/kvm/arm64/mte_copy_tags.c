@@ -6,8 +6,8 @@
  * Every call is made in both directions on a memslot whose tags are known, and
  * all tags of the memslot are read back afterwards. So a call that must fail
  * has no way to change a tag, nor has one that succeeds on other pages than it
- * says. The one exception is documented: writing a page whose tags can't all be
- * read from the buffer clears the tags of that page.
+ * says. The one exception is documented: writing a page of whose tags some, but
+ * not all can be read from the buffer clears the tags of that page.
  *
  * Three groups of cases:
  *
@@ -257,9 +257,10 @@ static void run_buffer(const struct buffer *buffer, struct env *env, u64 directi
 	failure = check_ret(ret, buffer->pages * page_size, buffer->pages ? 0 : EFAULT);
 
 	if (write) {
-		/* The page that couldn't be completed is cleared. */
+		/* A page that was begun is cleared, others are left alone. */
 		to_tags(known, buf, buffer->pages * page_tags);
-		memset(known + buffer->pages * page_tags, 0, page_tags);
+		if (buffer->bytes)
+			memset(known + buffer->pages * page_tags, 0, page_tags);
 	} else if (!failure && memcmp(buf, known, buffer->pages * page_tags)) {
 		failure = "wrong tags";
 	}
@@ -476,6 +477,60 @@ static const char *run_file(struct env *env, u64 direction)
 	return failure;
 }
 
+/*
+ * A private mapping of a file shows the page of the file, which can't have tags,
+ * until a write gives it an anonymous page instead.
+ */
+static const char *run_private_file(struct env *env, u64 direction)
+{
+	void *page = env->mem.hva + 3 * page_size;
+	char *path = strdup_printf("%s/file", ramfs);
+	int fd = open(path, O_RDWR | O_CREAT, 0600), ret;
+	u8 *tags = env->tags + 3 * page_tags;
+	const char *failure;
+
+	free(path);
+	TEST_ASSERT(fd >= 0, "Can't create a file, errno %d", errno);
+	kvm_ftruncate(fd, page_size);
+	TEST_ASSERT(mmap(page, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+			 fd, 0) == page, "mmap() failed, errno %d", errno);
+	kvm_close(fd);
+
+	ret = __mte_copy_tags(env->vm, MTE_TEST_GPA + 3 * page_size, page_size, tags,
+			      KVM_ARM_TAGS_FROM_GUEST);
+	failure = check_ret(ret, 0, EFAULT);
+	if (failure)
+		return failure;
+
+	if (direction == KVM_ARM_TAGS_FROM_GUEST) {
+		failure = call(env, direction, 3, 0);
+		if (failure)
+			return failure;
+		mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA + 3 * page_size, page_size, tags);
+	}
+
+	failure = call(env, direction, SLOT_PAGES, 0);
+
+	return check_known(env, failure);
+}
+
+/* A private mapping of /dev/zero is anonymous memory, whatever its name. */
+static const char *run_dev_zero(struct env *env, u64 direction)
+{
+	void *page = env->mem.hva + 3 * page_size;
+	int fd = open_path_or_exit("/dev/zero", O_RDWR);
+	const char *failure;
+
+	TEST_ASSERT(mmap(page, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED,
+			 fd, 0) == page, "mmap() failed, errno %d", errno);
+	kvm_close(fd);
+	memset(env->tags + 3 * page_tags, 0, page_tags);
+
+	failure = call(env, direction, SLOT_PAGES, 0);
+
+	return check_known(env, failure);
+}
+
 struct circumstance {
 	const char *name;
 	enum mte_mem_type type;
@@ -508,6 +563,8 @@ static const struct circumstance circumstances[] = {
 	{ "mapping with PROT_MTE", MTE_MEM_MEMFD, run_alias },
 	{ "page of the kernel", MTE_MEM_ANON, run_kernel_page },
 	{ "page of a file", MTE_MEM_ANON, run_file, prepare_file },
+	{ "private page of a file", MTE_MEM_ANON, run_private_file, prepare_file },
+	{ "private page of /dev/zero", MTE_MEM_ANON, run_dev_zero },
 };
 
 static void run_circumstance(const struct circumstance *test, u64 direction)
@@ -526,7 +583,7 @@ static void run_circumstance(const struct circumstance *test, u64 direction)
 	else
 		verdict(test->run(&env, direction), direction, test->name);
 
-	if (test->run == run_file && !reason)
+	if (test->prepare == prepare_file && !reason)
 		umount(ramfs);
 
 	env_exit(&env);

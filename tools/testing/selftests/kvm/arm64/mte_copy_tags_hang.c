@@ -151,6 +151,7 @@ static void *use_process(void *arg)
 {
 	struct env *env = arg;
 	pid_t pid = fork();
+	int status;
 
 	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
 	if (!pid) {
@@ -158,7 +159,8 @@ static void *use_process(void *arg)
 		_exit(0);
 	}
 
-	TEST_ASSERT(waitpid(pid, NULL, 0) == pid, "waitpid() failed, errno %d", errno);
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid, "waitpid() failed, errno %d", errno);
+	TEST_ASSERT(!status, "The process couldn't use the page, status 0x%x", status);
 
 	return NULL;
 }

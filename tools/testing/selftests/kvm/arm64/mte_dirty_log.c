@@ -17,7 +17,8 @@
  * an instruction that did nothing would prove nothing.
  *
  * With blocks the page is a part of a block at stage 2 until the instruction
- * runs, and logging has to split the block for it.
+ * runs, and logging has to split the block for it. A kernel that needs a bitmap
+ * to know that there is logging doesn't, if there are rings only.
  *
  * The other half is what is not logged: KVM_ARM_MTE_COPY_TAGS refuses to write
  * tags as long as any memslot logs dirty pages, and what the VMM stores to its
@@ -175,7 +176,8 @@ static const struct {
 	{ DIRTY_LOG_BITMAP, "bitmap" },
 	{ DIRTY_LOG_MANUAL, "manual clear" },
 	{ DIRTY_LOG_ALL_SET, "initially all set" },
-	{ DIRTY_LOG_RING, "ring" },
+	{ DIRTY_LOG_RING, "ring and bitmap" },
+	{ DIRTY_LOG_RING_ONLY, "ring" },
 };
 
 static const struct {

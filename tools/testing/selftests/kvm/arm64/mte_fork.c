@@ -243,8 +243,11 @@ static void run(const struct kind *kind, const struct testcase *test)
 	int status;
 	pid_t pid;
 
-	/* A private hugetlb folio needs another one for the copy. */
-	reason = kind->type == MTE_MEM_HUGETLB ? hugetlb_reserve(SZ_2M, 2) : NULL;
+	/*
+	 * Each copy needs another folio. If there is none left for the VMM, the
+	 * kernel takes the one they share away from the child.
+	 */
+	reason = kind->type == MTE_MEM_HUGETLB ? hugetlb_reserve(SZ_2M, 4) : NULL;
 	if (!reason)
 		reason = mte_mem_alloc(&env.mem, kind->type, SZ_2M, NR_PAGES * page_size);
 	if (!reason) {

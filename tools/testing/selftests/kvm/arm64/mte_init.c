@@ -163,20 +163,20 @@ static void run_or_skip(const struct mem_kind *kind, size_t folio_size, const st
 	mte_mem_free(&mem);
 }
 
-static u64 page_flags(u64 pfn)
+/* Returns false if the flags can't be read. */
+static bool page_flags(u64 pfn, u64 *flags)
 {
-	u64 flags;
+	ssize_t ret;
 	int fd;
 
 	fd = open("/proc/kpageflags", O_RDONLY);
 	if (fd < 0)
-		return 0;
+		return false;
 
-	if (pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) != sizeof(flags))
-		flags = 0;
+	ret = pread(fd, flags, sizeof(*flags), pfn * sizeof(*flags));
 	kvm_close(fd);
 
-	return flags;
+	return ret == sizeof(*flags);
 }
 
 /* The page is shared by all that were never written to. */
@@ -190,7 +190,7 @@ static void run_zero_page(bool huge)
 	struct mte_mem mem;
 	struct kvm_vm *vm;
 	bool kept, flagged;
-	u64 pfn;
+	u64 pfn, flags = 0;
 
 	reason = mte_mem_alloc(&mem, huge ? MTE_MEM_ANON_THP : MTE_MEM_ANON, 0, size);
 	if (reason) {
@@ -215,7 +215,11 @@ static void run_zero_page(bool huge)
 			    "Two pages that were read only aren't both the zero page");
 
 	/* The huge one was initialised and flagged when it was allocated. */
-	flagged = !huge && page_flags(pfn) & KPF_ARCH_2;
+	if (!huge && !page_flags(pfn, &flags)) {
+		ksft_test_result_skip("%s: can't read /proc/kpageflags\n", name);
+		goto out;
+	}
+	flagged = flags & KPF_ARCH_2;
 
 	mte_vcpu_call(vcpu, guest_store_tags, MTE_TEST_GPA, page_size, TEST_TAG, 0);
 	TEST_ASSERT((pagemap_entry(mem.hva) & PAGEMAP_PFN_MASK) != pfn,
@@ -416,5 +420,5 @@ int main(void)
 	run_zero_page(false);
 	run_zero_page(true);
 
-	ksft_finished();
+	mte_finished();
 }

@@ -228,5 +228,5 @@ int main(void)
 		}
 	}
 
-	ksft_finished();
+	mte_finished();
 }

@@ -187,6 +187,10 @@ static const char *alloc(const struct testcase *test, struct env *env)
 						     hugetlb ? SZ_2M : NR_PAGES * page_size);
 	}
 
+	/* The scanners of compaction go by pageblocks, of which there are a few. */
+	if (page_size == SZ_64K)
+		return "pageblocks are too large";
+
 	/*
 	 * Pages are moved towards the end of memory, which is also where they
 	 * come from. Keep that occupied until they have been allocated.

@@ -138,7 +138,8 @@ enum dirty_log_mode {
 	DIRTY_LOG_BITMAP,	/* KVM_GET_DIRTY_LOG write protects what it returns */
 	DIRTY_LOG_MANUAL,	/* KVM_CLEAR_DIRTY_LOG does that */
 	DIRTY_LOG_ALL_SET,	/* the same, and all pages are dirty at first */
-	DIRTY_LOG_RING,		/* KVM_RESET_DIRTY_RINGS does that, with a bitmap as well */
+	DIRTY_LOG_RING,		/* KVM_RESET_DIRTY_RINGS does that */
+	DIRTY_LOG_RING_ONLY,	/* the same, without a bitmap in addition */
 };
 
 #define DIRTY_LOG_MAX_SLOTS	2

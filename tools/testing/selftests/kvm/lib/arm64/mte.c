@@ -197,8 +197,6 @@ static void vcpu_setup(struct kvm_vcpu *vcpu)
 	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_MAIR_EL1), val);
 
 	/* A tagged pointer would be a level 0 Translation fault otherwise. */
-	val = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_TCR_EL1));
-	/* A tagged pointer would be an Address size fault otherwise. */
 	val = vcpu_get_reg(vcpu, ctxt_reg_alias(vcpu, SYS_TCR_EL1));
 	val |= TCR_EL1_TBI0;
 	vcpu_set_reg(vcpu, ctxt_reg_alias(vcpu, SYS_TCR_EL1), val);
@@ -448,12 +446,9 @@ void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *t
  * The bitmap that backs the rings can be had only as long as there is no
  * memslot, and the library has created one already.
  */
-static void enable_dirty_ring(struct kvm_vm *vm)
+static void enable_dirty_ring_bitmap(struct kvm_vm *vm)
 {
 	struct userspace_mem_region *region = memslot2region(vm, 0);
-
-	/* A page is in there at most once: no test fills it. */
-	vm_enable_dirty_ring(vm, SZ_64K * sizeof(struct kvm_dirty_gfn));
 
 	vm_set_user_memory_region(vm, 0, 0, region->region.guest_phys_addr, 0, NULL);
 	vm_enable_cap(vm, KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0);
@@ -492,7 +487,11 @@ struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode 
 		vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
 		break;
 	case DIRTY_LOG_RING:
-		enable_dirty_ring(vm);
+	case DIRTY_LOG_RING_ONLY:
+		/* A page is in there at most once: no test fills it. */
+		vm_enable_dirty_ring(vm, SZ_64K * sizeof(struct kvm_dirty_gfn));
+		if (mode == DIRTY_LOG_RING)
+			enable_dirty_ring_bitmap(vm);
 		break;
 	}
 
@@ -560,20 +559,21 @@ static void fetch_ring(struct dirty_log *log, u32 vcpu)
  */
 void dirty_log_fetch(struct dirty_log *log)
 {
+	bool ring = log->mode == DIRTY_LOG_RING || log->mode == DIRTY_LOG_RING_ONLY;
 	u32 i;
 
 	for (i = 0; i < log->nr_slots; i++) {
 		typeof(log->slots[0]) *slot = &log->slots[i];
 
 		bitmap_zero(slot->bmap, slot->nr_pages);
-		if (log->mode != DIRTY_LOG_RING)
+		if (!ring)
 			kvm_vm_get_dirty_log(log->vm, slot->slot, slot->bmap);
 		if (log->mode == DIRTY_LOG_MANUAL || log->mode == DIRTY_LOG_ALL_SET)
 			kvm_vm_clear_dirty_log(log->vm, slot->slot, slot->bmap,
 					       0, slot->nr_pages);
 	}
 
-	if (log->mode != DIRTY_LOG_RING)
+	if (!ring)
 		return;
 
 	for (i = 0; i < log->nr_vcpus; i++)
@@ -958,7 +958,8 @@ const char *swap_out(void *addr, size_t size)
  * @addr:	Any address in the page, which must be populated.
  *
  * A hugetlb folio is moved as a whole, a THP folio is split first. The old page
- * frame is lost for the system. It is the only way to move a page which neither
+ * frame is lost for the system until it is booted again, so
+ * move as few pages as the test can do with. It is the only way to move a page which neither
  * needs a second NUMA node nor leaves it to the kernel whether to do it.
  *
  * Return: NULL, or why it wasn't possible.
@@ -1504,9 +1505,6 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
 #define STALE_TRIES	8
 #define STALE_CHUNKS	32
 
-/* More pages than a process frees at its end besides those of its memory. */
-#define NR_SOAK_PAGES	256
-
 /**
  * mte_mem_alloc_stale() - Allocate memory that has tags of a previous owner
  * @mem:	What to fill in.
@@ -1547,10 +1545,6 @@ const char *mte_mem_alloc_stale_by(struct mte_mem *mem, enum mte_mem_type type,
 				   mte_poison_fn poison_fn)
 {
 	bool hugetlb = type == MTE_MEM_HUGETLB || type == MTE_MEM_MEMFD_HUGETLB;
-	bool base_pages = type == MTE_MEM_ANON || type == MTE_MEM_MEMFD;
-	size_t soak = base_pages ? NR_SOAK_PAGES * getpagesize() : 0;
-	struct mte_mem rejects[2 * STALE_TRIES];
-	int tries = 0, nr_rejects = 0;
 	bool base = type == MTE_MEM_ANON || type == MTE_MEM_MEMFD;
 	struct mte_mem rejects[STALE_TRIES * STALE_CHUNKS];
 	int tries = 0, nr_rejects = 0, chunks;
@@ -1578,28 +1572,8 @@ const char *mte_mem_alloc_stale_by(struct mte_mem *mem, enum mte_mem_type type,
 	CPU_SET(sched_getcpu(), &new);
 	kvm_sched_setaffinity(0, sizeof(new), &new);
 
-	for (;;) {
-		/* More than is needed, for not all of it comes back at once. */
-		reason = poison(&frames, type, folio_size,
-				hugetlb || size > SZ_32M ? size : 4 * size + 2 * soak, poison_fn);
-		if (reason)
-			break;
-
-		/*
-		 * A page comes from a list of those that were freed last. Take
-		 * the page tables and the like out of the way.
-		 */
-		if (soak) {
-			mte_mem_alloc(&rejects[nr_rejects], MTE_MEM_ANON, 0, soak);
-			mte_mem_populate(&rejects[nr_rejects++]);
-		}
-
-		reason = mte_mem_alloc(mem, type, folio_size, size);
-		if (reason) {
-			page_frames_put(&frames);
-			break;
 	do {
-		reason = poison(&frames, type, folio_size, poison_size);
+		reason = poison(&frames, type, folio_size, poison_size, poison_fn);
 		if (reason)
 			break;
 
