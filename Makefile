@@ -9,12 +9,12 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 KERNEL ?= default
-export TESTS MACHINES KERNEL LINUX QEMU JOBS TIMEOUT_FACTOR MUTANTS
+export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS
 
 # What this make was told is not meant for the makes of the kernel.
 h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
 python := PYTHONDONTWRITEBYTECODE=1 python3
-variants := $(shell sed 's/\#.*//' harness/matrix | cut -f1 | xargs)
+variants := $(shell awk '!/^\#/ && !seen[$$1]++ { print $$1 }' harness/matrix)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
 	harness-check mutants clean
@@ -22,7 +22,8 @@ help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  TESTS=  names or globs      MACHINES=  names or all      KERNEL=  variant ($(variants))'
-	@echo '  LINUX=  tarball or tree     QEMU=      binary            JOBS=    make -j   TIMEOUT_FACTOR='
+	@echo '  LINUX=  tarball or tree     QEMU=      binary            JOBS=    make -j'
+	@echo '  BOOTS=  guests at a time    TIMEOUT_FACTOR='
 
 run: kernel image    ## fetch, compose, build, boot, run the selftests of the series and a core of mainline's
 	@$(python) harness/run.py run

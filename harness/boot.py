@@ -11,12 +11,17 @@ import select
 import shlex
 import signal
 import subprocess
+import threading
 import time
 
 # Seconds, before the slowdown of machine and kernel and TIMEOUT_FACTOR.
 BOOT_TIMEOUT = 30
 # Beyond a test's own time-out, which the guest enforces.
 GRACE = 20
+
+_guests = set()
+_guests_lock = threading.Lock()
+_stopping = threading.Event()
 
 COMMAND_LINE = 'console=ttyAMA0 panic=-1 loglevel=7 printk.time=1'
 
@@ -222,6 +227,10 @@ def run(words, tests, factor, stderr_path, result, on_start, on_end):
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=stderr, start_new_session=True)
     try:
+        with _guests_lock:
+            _guests.add(process)
+            if _stopping.is_set():
+                result.ended = 'stopped'
         reader = _Reader(process.stdout.fileno())
         follower = _Follower(result, on_start, on_end)
         limit = BOOT_TIMEOUT * factor
@@ -257,7 +266,20 @@ def run(words, tests, factor, stderr_path, result, on_start, on_end):
                 result.ended = 'did not power off'
         follower.close()
     finally:
+        with _guests_lock:
+            _guests.discard(process)
         _stop(process)
+
+
+def stop_all():
+    """Stop the guests that run() follows in other threads, and those to come."""
+    with _guests_lock:
+        _stopping.set()
+        for process in _guests:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def shell_quoted(words):

@@ -16,7 +16,7 @@ TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'bas
 
 
 # What the column of the matrix takes of which set.
-SETS = {'series': ('series',), 'mainline': ('mainline',), 'all': ('series', 'mainline'),
+SETS = {'series': ('series',), 'differ': ('series',), 'mainline': ('mainline',), 'all': ('series', 'mainline'),
         'every': ('series', 'mainline', 'regression')}
 
 

@@ -10,9 +10,12 @@ Called by the Makefile:
   run.py doctor   what this host has, and what each machine will run
   run.py shell    a shell in the first of MACHINES
 
+Several guests run at a time, as many as BOOTS says or the host has processors for.
+
 Exit status: see judge.py; 130 when interrupted.
 """
 
+import concurrent.futures
 import datetime
 import hashlib
 import json
@@ -72,6 +75,17 @@ def factor_of(machine, slowdown):
     return given * float(machine['slowdown']) * slowdown
 
 
+def boots():
+    """How many guests at a time: a test keeps little more than one processor busy."""
+    given = os.environ.get('BOOTS')
+    if given:
+        if not given.isdigit() or not int(given):
+            raise judge.DataError(f'BOOTS={given}: wanted is a number above 0')
+        return int(given)
+    processors = os.cpu_count() or 1
+    return max(min(processors, 2), processors // 2)
+
+
 class Job:
     """The tests of one kernel on one machine: as many boots as that takes."""
 
@@ -81,7 +95,7 @@ class Job:
         self.machine = run.machines[name]
         self.variant = variant
         self.source, slowdown, append = run.variants[variant]
-        self.factor = factor_of(self.machine, slowdown)
+        self.factor = factor_of(self.machine, slowdown) * run.crowd
         self.tests = {t.name: t for t in tests}
         self.memory = memory
         self.name = label or f'{name}-{variant}' + (f'-{memory}' if memory != self.machine['memory'] else '')
@@ -91,12 +105,17 @@ class Job:
         self.cmdline = ' '.join(f'{boot.COMMAND_LINE} {append} {self.machine["append"]}'.split())
         self.features = {}
         self.results = {}       # name -> dict
+        self.begun = False
         self.splats = []
         self.complaints = []
         self.facts = {}
 
     def path(self, name):
         return os.path.join(self.dir, name)
+
+    def say(self, text):
+        """With several guests at a time each line says which one it is from."""
+        self.run.say(f'{self.name:{self.run.column}}{text}' if self.run.column else text)
 
     def _idregs(self):
         try:
@@ -134,7 +153,7 @@ class Job:
             'result': got.result, 'end': end, 'value': value, 'seconds': milliseconds / 1000,
             'cases': [{'name': n, 'result': r, 'reason': w} for n, r, w in got.cases],
         }
-        self.run.test_line(verdict.verdict, name, milliseconds / 1000, verdict.reason)
+        self.say(f'  {verdict.verdict:10} {name:32} {milliseconds / 1000:6.1f} s  {verdict.reason}'.rstrip())
 
     def _boot(self, number, pending):
         console = self.path(f'console-{number}.log')
@@ -181,34 +200,37 @@ class Job:
                 text = f.read()
             for kind, test, line in judge.scan_console(text, self.run.splats, self.run.allowed):
                 self.splats.append({'kind': kind, 'test': test, 'line': line})
-                self.run.say(f'  splat      {kind}{f" in {test}" if test else ""}: {line}')
+                self.say(f'  splat      {kind}{f" in {test}" if test else ""}: {line}')
         if result.kmemleak.strip():
             with open(self.path('kmemleak.txt'), 'ab') as f:
                 f.write(result.kmemleak)
             self.splats.append({'kind': 'kmemleak', 'test': None, 'line': 'see kmemleak.txt'})
-            self.run.say('  splat      kmemleak: see kmemleak.txt')
+            self.say('  splat      kmemleak: see kmemleak.txt')
         with open(self.path('notes.txt'), 'a', encoding='utf-8') as f:
             f.writelines(note + '\n' for note in result.notes)
         return result
 
     def execute(self):
+        self.begun = True
         self.idregs = self._idregs()
         number = idle = 0
         while True:
             pending = [n for n in self.tests if n not in self.results]
             number += 1
             result = self._boot(number, pending)
+            if self.run.interrupted:
+                return
             left = [n for n in self.tests if n not in self.results]
             if result.ended:
                 stderr = self._qemu_said(number)
                 self.complaints.append(f'boot {number}: {result.ended}{stderr}')
-                self.run.say(f'  boot       {result.ended}{stderr}')
+                self.say(f'  boot       {result.ended}{stderr}')
                 idle = 0 if len(left) < len(pending) else idle + 1
                 if left and not stderr and idle < HOPELESS and result.hello:
                     continue
             if left:
                 self.complaints.append(f'not run: {" ".join(left)}')
-                self.run.say(f'  boot       not run: {" ".join(left)}')
+                self.say(f'  boot       not run: {" ".join(left)}')
             return
 
     def _qemu_said(self, number):
@@ -231,6 +253,8 @@ class Run:
         self.parser = judge.KunitParser(os.path.join(BUILD, 'series', 'tree'))
         self.dir = ''
         self.interrupted = False
+        self.column = 0         # width of the name of a job before what it prints
+        self.crowd = 1          # factor on time-outs
 
     @staticmethod
     def directory(kind):
@@ -251,22 +275,37 @@ class Run:
     def say(text):
         print(text, flush=True)
 
-    def test_line(self, verdict, name, seconds, reason):
-        self.say(f'  {verdict:10} {name:32} {seconds:6.1f} s  {reason}'.rstrip())
-
     def execute(self, plans):
         """plans: [(variant, machine, tests)]; what needs more memory boots apart."""
+        count = boots()
         self.dir = self.directory(self.kind)
-        try:
-            for variant, machine, tests in plans:
-                default = self.machines[machine]['memory']
-                sizes = {max(default, t.memory or default, key=data.memory_bytes) for t in tests}
-                for memory in sorted(sizes, key=data.memory_bytes):
-                    self.job(machine, variant, memory, [
-                        t for t in tests
-                        if max(default, t.memory or default, key=data.memory_bytes) == memory])
-        except KeyboardInterrupt:
-            self.interrupted = True
+        jobs = []
+        for variant, machine, tests in plans:
+            default = self.machines[machine]['memory']
+            sizes = {max(default, t.memory or default, key=data.memory_bytes) for t in tests}
+            for memory in sorted(sizes, key=data.memory_bytes):
+                jobs.append((machine, variant, memory, [
+                    t for t in tests
+                    if max(default, t.memory or default, key=data.memory_bytes) == memory]))
+        count = min(count, len(jobs))
+        # Two processors in each guest.
+        self.crowd = max(1, 2 * count / (os.cpu_count() or 1))
+        self.jobs = [Job(self, *job) for job in jobs]
+        if count > 1:
+            self.column = max(len(job.name) for job in self.jobs)
+        with concurrent.futures.ThreadPoolExecutor(max(1, count)) as pool:
+            begun = [pool.submit(job.execute) for job in self.jobs]
+            try:
+                for future in begun:
+                    future.result()
+            except BaseException as error:
+                self.interrupted = True
+                for future in begun:
+                    future.cancel()
+                boot.stop_all()
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+        self.jobs = [job for job in self.jobs if job.begun]
         return self.finish()
 
     def job(self, machine, variant, memory, tests, label=''):
@@ -422,7 +461,8 @@ def plan_check(run):
     for variant, kind, names in data.matrix():
         for name in data.select(names, run.machines, 'machine'):
             tests = [t for t in run.tests.values()
-                     if t.set in data.SETS[kind] and not {name, variant} & set(t.not_on)]
+                     if t.set in data.SETS[kind] and not {name, variant} & set(t.not_on)
+                     and not (kind == 'differ' and t.base == 'pass')]
             if tests:
                 plans.append((variant, name, tests))
     return plans
@@ -483,6 +523,7 @@ def main():
         chosen(machines, variants)
         data.select((os.environ.get('TESTS') or 'all').split(), tests, 'test')
         factor_of({'slowdown': 1}, 1)
+        boots()
         return judge.EXIT_GOOD
     if kind == 'run':
         run = Run(kind)

@@ -430,9 +430,36 @@ class Run(BadInput):
         self.write('results', 'x')
         self.says(self.run_py(), 'results')
 
-    def interrupted(self, sig, mode='hello,probe,test=first=exit=0,hang=second'):
+    def test_several_at_a_time(self):
+        done = self.run_py(MACHINES='max max-nvhe neoverse-n1', BOOTS='2')
+        self.assertEqual(done.status, 0, done)
+        for machine in ('max', 'max-nvhe', 'neoverse-n1'):
+            self.assertRegex(done.out, rf'(?m)^{machine}-default +pass +first ')
+            self.assertRegex(done.out, rf'(?m)^{machine}-default +pass +second ')
+        self.assertRegex(done.out, r'\n6 passed, 0 failed')
+        self.assertEqual([j['name'] for j in self.document()['jobs']],
+                         ['max-default', 'max-nvhe-default', 'neoverse-n1-default'])
+
+    def test_how_many_at_a_time(self):
+        for bad in ('0', '-1', 'two', '1.5'):
+            self.says(self.run_py(BOOTS=bad), 'BOOTS', bad)
+        self.assertEqual(self.results(), [])
+
+    def test_error_in_one_of_several(self):
+        """The others do not go on, and nothing stays behind."""
+        os.unlink(f'{self.top}/build/image/idregs.elf')
+        done = self.run_py('exit=3', MACHINES='max max-nvhe', BOOTS='2')
+        self.assertEqual(done.status, 2, done)
+
+    def test_interrupted_with_several(self):
+        done = self.interrupted(signal.SIGINT, MACHINES='max max-nvhe neoverse-n1', BOOTS='2')
+        self.assertEqual(done.status, 130, done)
+        self.assertRegex(done.out.strip().split('\n')[-1], r'^interrupted: ')
+        self.assertNotIn('Traceback', done.err)
+
+    def interrupted(self, sig, mode='hello,probe,test=first=exit=0,hang=second', **env):
         process = self.start(sys.executable, 'harness/run.py', 'run', QEMU=self.guest(f'child,{mode}'),
-                             TESTS='first second')
+                             TESTS='first second', **env)
         until = time.monotonic() + 20
         while not glob.glob(f'{self.top}/results/*/max-default/console-1.log') and time.monotonic() < until:
             time.sleep(0.05)
