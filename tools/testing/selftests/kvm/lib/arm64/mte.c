@@ -1502,7 +1502,7 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
 	return reason;
 }
 
-#define STALE_TRIES	8
+#define STALE_TRIES	32
 #define STALE_CHUNKS	32
 
 /**
