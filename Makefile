@@ -25,7 +25,7 @@ help:                ## this list
 	@echo '  LINUX=  tarball or tree     QEMU=      binary            JOBS=    make -j'
 	@echo '  BOOTS=  guests at a time    TIMEOUT_FACTOR='
 
-run: kernel image    ## fetch, compose, build, boot, run the selftests of the series and a core of mainline's
+run: kernel image    ## fetch, compose, build, boot, run the quicker selftests of the series and a core of mainline's
 	@$(python) harness/run.py run
 
 check: $(addprefix kernel-,$(variants)) image harness-check    ## the project's tests: the harness, all machines, base versus series
