@@ -29,27 +29,10 @@
 #define NR_PAGES	64
 /* Neither zero nor one of mte_store_pattern(). */
 #define OTHER_TAG	0xc
+#define DATA		0x1234567890abcdefUL
 #define TRIES		8
 
 static size_t page_size;
-
-static u64 guest_write_data(u64 addr, u64 nr_pages, u64 page_size, u64 d)
-{
-	for (; nr_pages; nr_pages--, addr += page_size)
-		WRITE_ONCE(*(u64 *)addr, addr);
-
-	return 0;
-}
-
-static u64 guest_count_data(u64 addr, u64 nr_pages, u64 page_size, u64 d)
-{
-	u64 count = 0;
-
-	for (; nr_pages; nr_pages--, addr += page_size)
-		count += !!READ_ONCE(*(u64 *)addr);
-
-	return count;
-}
 
 /* Store the tag of zero, which is there already: a write access, that's all. */
 static u64 guest_store_zero(u64 addr, u64 nr_pages, u64 page_size, u64 d)
@@ -58,18 +41,6 @@ static u64 guest_store_zero(u64 addr, u64 nr_pages, u64 page_size, u64 d)
 		mte_store_tag((void *)addr, 0);
 
 	return 0;
-}
-
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
 }
 
 /* Ways to free memory. */
@@ -183,7 +154,7 @@ static const char *try(const struct testcase *test, enum first first, struct res
 	reason = mte_mem_populate(&mem);
 	if (reason)
 		goto out;
-	mte_vcpu_call(vcpu, guest_write_data, MTE_TEST_GPA, res->nr_pages, page_size, 0);
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, res->nr_pages, page_size, DATA);
 	mte_vcpu_call(vcpu, mte_store_pattern, MTE_TEST_GPA, res->nr_pages, page_size, page_size);
 	reason = page_frames_get(&frames, mem.hva, mem.size);
 	if (reason)
@@ -217,7 +188,7 @@ static const char *try(const struct testcase *test, enum first first, struct res
 
 	res->stale = mte_vcpu_call(vcpu, mte_count_stale, MTE_TEST_GPA, res->nr_pages,
 				   page_size, page_size);
-	res->data = mte_vcpu_call(vcpu, guest_count_data, MTE_TEST_GPA, res->nr_pages,
+	res->data = mte_vcpu_call(vcpu, mte_count_wrong_data, MTE_TEST_GPA, res->nr_pages,
 				  page_size, 0);
 
 	/* Where there was the zero page so far, have a page. */
@@ -273,16 +244,16 @@ static void run_kept(void)
 	vm = mte_vm_create(1, mem.size, &vcpu);
 	mte_vm_add_slot(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem.hva, mem.size);
 
-	mte_vcpu_call(vcpu, guest_write_data, MTE_TEST_GPA, NR_PAGES, page_size, 0);
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, NR_PAGES, page_size, DATA);
 	mte_vcpu_call(vcpu, mte_store_pattern, MTE_TEST_GPA, NR_PAGES, page_size, page_size);
 	kvm_madvise(mem.hva, mem.size, MADV_FREE);
-	mte_vcpu_call(vcpu, guest_store_tags, MTE_TEST_GPA, mem.size, OTHER_TAG, 0);
+	mte_vcpu_call(vcpu, mte_guest_store_tags, MTE_TEST_GPA, mem.size, OTHER_TAG, 0);
 
 	reason = swap_out(mem.hva, mem.size);
 	if (reason) {
 		ksft_test_result_skip("%s: %s\n", name, reason);
 	} else {
-		kept = mte_vcpu_call(vcpu, guest_have_tag, MTE_TEST_GPA, mem.size, OTHER_TAG, 0);
+		kept = mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, mem.size, OTHER_TAG, 0);
 		ksft_test_result(kept, "%s: tags %s\n", name, kept ? "kept" : "lost");
 	}
 

@@ -18,7 +18,11 @@
  *
  * Both are checked. A case counts only if the memory of the VM consists of the
  * page frames which that process had, and if it is mapped as a block in the
- * VMM, so that it will be at stage 2.
+ * VMM, so that it will be at stage 2, which the stage-2 page-table has to confirm.
+ *
+ * A hugetlb folio has its tags initialised as a whole when the first page of it
+ * is mapped, so the hugetlb cases are controls: a block replaces a page there,
+ * too, and what was stored before has to be kept.
  *
  * With CTR_EL0.DIC everything is mapped executable at once, and there is no
  * permission fault on an instruction fetch.
@@ -35,6 +39,7 @@
 
 #define DATA_SLOT	1
 #define TEST_TAG	0x5
+#define TEST_DATA	0x1234567890abcdefUL
 
 /* AArch64 "ret" (ret x30). */
 #define RET_INSN	0xd65f03c0U
@@ -98,23 +103,6 @@ static u64 guest_exec(u64 addr, u64 b, u64 c, u64 d)
 	return 0;
 }
 
-/*
- * Data that isn't zero. A split of a THP replaces untagged pages of zeros by
- * the zero page, which can't be moved.
- */
-static u64 guest_write_data(u64 addr, u64 nr_pages, u64 page_size, u64 d)
-{
-	for (; nr_pages; nr_pages--, addr += page_size)
-		WRITE_ONCE(*(u64 *)addr, addr);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
-}
-
 static const char *migrate_some(struct mte_mem *mem)
 {
 	size_t stride = mem->size / NR_MIGRATIONS, offset;
@@ -147,7 +135,7 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 	struct kvm_vm *vm;
 	unsigned long *bmap;
 	bool kept = true;
-	u64 bad;
+	u64 blocks, pages, bad;
 
 	vm = mte_vm_create(1, mem->size, &vcpu);
 	mte_vm_add_slot(vm, DATA_SLOT, KVM_MEM_LOG_DIRTY_PAGES, MTE_TEST_GPA,
@@ -172,13 +160,18 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 	else
 		mte_vcpu_call(vcpu, guest_exec, MTE_TEST_GPA + middle, 0, 0, 0);
 
+	if (mte_stage2_leaves(vm, MTE_TEST_GPA, mem->size, &blocks, &pages))
+		TEST_ASSERT(blocks == 1 && !pages,
+			    "%s: %lu blocks and %lu pages at stage 2, expected a block",
+			    test->name, blocks, pages);
+
 	if (test->check == STALE) {
 		bad = mte_vcpu_call(vcpu, mte_count_stale, MTE_TEST_GPA,
 				    nr_pages / 2, page_size, page_size);
 		bad += mte_vcpu_call(vcpu, mte_count_stale,
 				     MTE_TEST_GPA + middle + page_size,
 				     nr_pages / 2 - 1, page_size, page_size);
-		kept = mte_vcpu_call(vcpu, guest_have_tag, MTE_TEST_GPA + middle,
+		kept = mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA + middle,
 				     page_size, TEST_TAG, 0);
 		ksft_test_result(!bad && kept, "%s: %lu of %zu pages stale%s\n",
 				 test->name, bad, nr_pages,
@@ -186,7 +179,11 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 		goto out;
 	}
 
-	mte_vcpu_call(vcpu, guest_write_data, MTE_TEST_GPA, nr_pages, page_size, 0);
+	/*
+	 * Data that isn't zero. A split of a THP replaces untagged pages of
+	 * zeros by the zero page, which can't be moved.
+	 */
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, nr_pages, page_size, TEST_DATA);
 	mte_vcpu_call(vcpu, mte_store_pattern, MTE_TEST_GPA, nr_pages, page_size, page_size);
 	reason = test->check == SWAP ? swap_out(mem->hva, mem->size) : migrate_some(mem);
 	if (reason) {
@@ -203,11 +200,10 @@ out:
 
 static void run_or_skip(const struct testcase *test)
 {
-	size_t pmd_size = getpagesize() / sizeof(u64) * getpagesize();
 	const char *reason;
 	struct mte_mem mem;
 
-	reason = mte_mem_alloc_stale(&mem, test->type, pmd_size, pmd_size);
+	reason = mte_mem_alloc_stale(&mem, test->type, pmd_size(), pmd_size());
 	if (reason) {
 		skip(test, reason);
 		return;

@@ -280,13 +280,6 @@ static u64 guest_load_tag(u64 addr, u64 b, u64 c, u64 d)
 	return mte_load_tag((void *)addr);
 }
 
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
 /* The same accesses in a VM with MTE prove that they would have an effect. */
 static const char *run_access(struct kvm_vm *vm, bool mte)
 {
@@ -309,7 +302,7 @@ static const char *run_access(struct kvm_vm *vm, bool mte)
 	if (seen != (mte ? TEST_TAG : 0))
 		failure = mte ? "the guest doesn't see the tag" : "the guest sees a tag";
 
-	mte_vcpu_call(vcpu, guest_store_tags, MTE_TEST_GPA, size, OTHER_TAG, 0);
+	mte_vcpu_call(vcpu, mte_guest_store_tags, MTE_TEST_GPA, size, OTHER_TAG, 0);
 	if (!mte_have_tag(alias, size, mte ? OTHER_TAG : TEST_TAG))
 		failure = mte ? "the guest can't store tags" : "the guest stored a tag";
 

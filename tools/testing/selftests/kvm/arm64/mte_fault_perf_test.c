@@ -47,31 +47,13 @@ static u64 guest_touch(u64 addr, u64 nr_pages, u64 stride, u64 write)
 	return 0;
 }
 
-static size_t pmd_size(void)
-{
-	return getpagesize() / sizeof(u64) * getpagesize();
-}
-
 static struct kvm_vm *create_vm(bool mte, struct kvm_vcpu **vcpu)
 {
 	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, 1, NR_BLOCKS * pmd_size() / SZ_4K);
-	struct userspace_mem_region *region;
-	struct kvm_userspace_memory_region2 saved;
-	int ctr;
 
 	if (mte)
 		vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
-
-	/* The chunk size can't be changed as long as there are memslots. */
-	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node) {
-		saved = region->region;
-		saved.memory_size = 0;
-		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &saved);
-	}
-	vm_enable_cap(vm, KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, pmd_size());
-	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node)
-		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region->region);
-
+	mte_vm_enable_eager_split(vm, pmd_size());
 	mte_vm_add_vcpus(vm, 1, vcpu);
 
 	return vm;

@@ -43,24 +43,6 @@ struct env {
 
 /* The same for the guest and for the child, at an address of its own. */
 
-static u64 write_data(u64 addr, u64 nr_pages, u64 page_size, u64 val)
-{
-	for (; nr_pages; nr_pages--, addr += page_size)
-		WRITE_ONCE(*(u64 *)addr, val);
-
-	return 0;
-}
-
-static u64 count_wrong_data(u64 addr, u64 nr_pages, u64 page_size, u64 val)
-{
-	u64 wrong = 0;
-
-	for (; nr_pages; nr_pages--, addr += page_size)
-		wrong += READ_ONCE(*(u64 *)addr) != val;
-
-	return wrong;
-}
-
 /* The last granule of each page. */
 static u64 store_last(u64 addr, u64 nr_pages, u64 page_size, u64 tag)
 {
@@ -97,9 +79,9 @@ struct testcase {
 
 static const struct testcase testcases[] = {
 	{ "guest stores tags", store_last, NULL, OTHER_TAG },
-	{ "guest writes", write_data, NULL, OTHER_DATA },
+	{ "guest writes", mte_write_data, NULL, OTHER_DATA },
 	{ "child stores tags", NULL, store_last, 0, OTHER_TAG },
-	{ "child writes", NULL, write_data, 0, OTHER_DATA },
+	{ "child writes", NULL, mte_write_data, 0, OTHER_DATA },
 	{ "both store tags", store_last, store_last, OTHER_TAG, OTHER_TAG + 1 },
 	{ "guest stores tags, no child any more", store_last, NULL, OTHER_TAG, 0, true },
 };
@@ -118,7 +100,7 @@ static const struct kind {
 /* What is to be found after stores by @fn. */
 static u64 expected_data(mte_guest_fn fn, u64 arg)
 {
-	return fn == write_data ? arg : DATA;
+	return fn == mte_write_data ? arg : DATA;
 }
 
 /* Have the tags, but for the last one of a page, remained what they were? */
@@ -175,7 +157,7 @@ static int child(const struct kind *kind, const struct testcase *test,
 	u64 addr = (u64)env->mem.hva;
 
 	/* As a store of data needs no PROT_MTE, do without. */
-	if (test->child == write_data)
+	if (test->child == mte_write_data)
 		test->child(addr, env->nr_pages, page_size, test->child_arg);
 
 	if (mprotect(env->mem.hva, env->mem.size, PROT_READ | PROT_WRITE | PROT_MTE))
@@ -187,7 +169,7 @@ static int child(const struct kind *kind, const struct testcase *test,
 	if (wait_for(in))
 		return CHILD_FAILED;
 
-	if (count_wrong_data(addr, env->nr_pages, page_size, expected_data(fn, arg)))
+	if (mte_count_wrong_data(addr, env->nr_pages, page_size, expected_data(fn, arg)))
 		return CHILD_WRONG_DATA;
 	if (!tags_kept(env->tags, env->mem.hva, env->nr_pages,
 		       fn == store_last ? (int)arg : -1))
@@ -210,7 +192,7 @@ static const char *check_guest(const struct kind *kind, const struct testcase *t
 	u8 *tags = malloc(MTE_TAGS_SIZE(env->mem.size));
 	const char *failure = NULL;
 
-	if (mte_vcpu_call(env->vcpu, count_wrong_data, MTE_TEST_GPA, env->nr_pages,
+	if (mte_vcpu_call(env->vcpu, mte_count_wrong_data, MTE_TEST_GPA, env->nr_pages,
 			  page_size, expected_data(fn, arg)))
 		failure = "the guest sees wrong data";
 
@@ -264,7 +246,7 @@ static void run(const struct kind *kind, const struct testcase *test)
 	env.tags = malloc(MTE_TAGS_SIZE(env.mem.size));
 	env.vm = mte_vm_create(1, env.mem.size, &env.vcpu);
 	mte_vm_add_slot(env.vm, DATA_SLOT, 0, MTE_TEST_GPA, env.mem.hva, env.mem.size);
-	mte_vcpu_call(env.vcpu, write_data, MTE_TEST_GPA, env.nr_pages, page_size, DATA);
+	mte_vcpu_call(env.vcpu, mte_write_data, MTE_TEST_GPA, env.nr_pages, page_size, DATA);
 	mte_vcpu_call(env.vcpu, mte_store_pattern, MTE_TEST_GPA, env.nr_pages,
 		      page_size, page_size);
 	mte_copy_tags_from_guest(env.vm, MTE_TEST_GPA, env.mem.size, env.tags);

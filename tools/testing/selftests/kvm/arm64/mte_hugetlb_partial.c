@@ -92,25 +92,13 @@ struct env {
 	size_t page_size;
 };
 
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused)
-{
-	return mte_have_tag((void *)addr, size, tag);
-}
-
 static void store_tag(struct env *env, enum actor writer, size_t offset)
 {
 	u8 *tags;
 
 	switch (writer) {
 	case GUEST:
-		mte_vcpu_call(env->vcpu, guest_store_tags, env->gpa + offset,
+		mte_vcpu_call(env->vcpu, mte_guest_store_tags, env->gpa + offset,
 			      env->page_size, TEST_TAG, 0);
 		break;
 	case IOCTL:
@@ -146,7 +134,7 @@ static bool have_tag(struct env *env, enum actor reader, size_t offset, u8 tag)
 {
 	switch (reader) {
 	case GUEST:
-		return mte_vcpu_call(env->vcpu, guest_have_tag, env->gpa + offset,
+		return mte_vcpu_call(env->vcpu, mte_guest_have_tag, env->gpa + offset,
 				     env->page_size, tag, 0);
 	case IOCTL:
 		return ioctl_have_tag(env, offset, tag);
@@ -172,11 +160,6 @@ static u64 count_stale(struct env *env, enum actor reader, size_t offset,
 		return mte_count_stale((u64)env->mem.hva + offset, nr_pages,
 				       env->page_size, stride);
 	}
-}
-
-static size_t pmd_size(void)
-{
-	return getpagesize() / sizeof(u64) * getpagesize();
 }
 
 static size_t slot_offset(const struct testcase *test)

@@ -78,11 +78,6 @@ static const struct way {
 	{ "misaligned, dirty logging", KVM_MEM_LOG_DIRTY_PAGES, true },
 };
 
-static size_t pmd_size(void)
-{
-	return getpagesize() / sizeof(u64) * getpagesize();
-}
-
 static u64 guest_access(u64 addr, u64 nr_pages, u64 page_size, u64 access)
 {
 	for (; nr_pages; nr_pages--, addr += page_size) {
@@ -100,18 +95,6 @@ static u64 guest_access(u64 addr, u64 nr_pages, u64 page_size, u64 access)
 	}
 
 	return 0;
-}
-
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
 }
 
 /* One part of the memory for each way to access it first. */
@@ -221,10 +204,10 @@ static void run_zero_page(bool huge)
 	}
 	flagged = flags & KPF_ARCH_2;
 
-	mte_vcpu_call(vcpu, guest_store_tags, MTE_TEST_GPA, page_size, TEST_TAG, 0);
+	mte_vcpu_call(vcpu, mte_guest_store_tags, MTE_TEST_GPA, page_size, TEST_TAG, 0);
 	TEST_ASSERT((pagemap_entry(mem.hva) & PAGEMAP_PFN_MASK) != pfn,
 		    "The guest was given write access to the zero page");
-	kept = mte_vcpu_call(vcpu, guest_have_tag, MTE_TEST_GPA, page_size, TEST_TAG, 0);
+	kept = mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, page_size, TEST_TAG, 0);
 	fresh = mte_vcpu_call(vcpu, mte_count_stale, MTE_TEST_GPA + page_size,
 			      nr_pages - 1, page_size, page_size);
 

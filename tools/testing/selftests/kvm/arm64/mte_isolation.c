@@ -71,11 +71,6 @@ static const struct mem_kind {
 	{ "hugetlb", MTE_MEM_HUGETLB },
 };
 
-static size_t pmd_size(void)
-{
-	return getpagesize() / sizeof(u64) * getpagesize();
-}
-
 static size_t mem_size(const struct mem_kind *kind)
 {
 	if (kind->type == MTE_MEM_ANON_THP || kind->type == MTE_MEM_HUGETLB)
@@ -96,11 +91,6 @@ static u64 guest_poison(u64 addr, u64 size, u64 c, u64 d)
 	return 0;
 }
 
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
-}
-
 static struct kvm_vm *create_vm(const struct mte_mem *mem, struct kvm_vcpu **vcpu)
 {
 	struct kvm_vm *vm = mte_vm_create(1, mem->size, vcpu);
@@ -118,7 +108,7 @@ static void poison_by_guest(const struct mte_mem *mem)
 
 	vm = create_vm(mem, &vcpu);
 	mte_vcpu_call(vcpu, guest_poison, MTE_TEST_GPA, mem->size, 0, 0);
-	TEST_ASSERT(mte_vcpu_call(vcpu, guest_have_tag, MTE_TEST_GPA, mem->size, MTE_POISON, 0),
+	TEST_ASSERT(mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, mem->size, MTE_POISON, 0),
 		    "Tags don't read back as they were stored");
 	kvm_vm_free(vm);
 }

@@ -157,36 +157,6 @@ static bool none_has_pfn(const void *addr, u64 unexpected)
 }
 
 /* The same data on all pages. */
-static u64 guest_write_data(u64 addr, u64 nr_pages, u64 page_size, u64 val)
-{
-	for (; nr_pages; nr_pages--, addr += page_size)
-		WRITE_ONCE(*(u64 *)addr, val);
-
-	return 0;
-}
-
-static u64 guest_count_wrong_data(u64 addr, u64 nr_pages, u64 page_size, u64 val)
-{
-	u64 wrong = 0;
-
-	for (; nr_pages; nr_pages--, addr += page_size)
-		wrong += READ_ONCE(*(u64 *)addr) != val;
-
-	return wrong;
-}
-
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
-}
-
 struct env {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -205,7 +175,7 @@ static const char *env_init(struct env *env, u64 val)
 		return reason;
 
 	env->peer = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	guest_write_data((u64)env->peer, NR_PAGES, page_size, val);
+	mte_write_data((u64)env->peer, NR_PAGES, page_size, val);
 	kvm_madvise(env->peer, size, MADV_MERGEABLE);
 	kvm_madvise(env->mem.hva, size, MADV_MERGEABLE);
 
@@ -231,21 +201,21 @@ static const char *use_merged(struct env *env, u64 val)
 	if (mte_vcpu_call(env->vcpu, mte_count_stale, MTE_TEST_GPA, NR_PAGES,
 			  page_size, page_size))
 		return "the guest sees stale tags";
-	if (mte_vcpu_call(env->vcpu, guest_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
+	if (mte_vcpu_call(env->vcpu, mte_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
 			  page_size, val))
 		return "the guest sees wrong data";
 	if (!all_have_pfn(env->mem.hva, merged))
 		return "loads have undone the merge";
 
-	mte_vcpu_call(env->vcpu, guest_store_tags, MTE_TEST_GPA, page_size, TEST_TAG, 0);
+	mte_vcpu_call(env->vcpu, mte_guest_store_tags, MTE_TEST_GPA, page_size, TEST_TAG, 0);
 	if (!pfn(env->mem.hva) || pfn(env->mem.hva) == merged)
 		return "a tag was stored to a page that isn't the guest's own";
-	if (!mte_vcpu_call(env->vcpu, guest_have_tag, MTE_TEST_GPA, page_size, TEST_TAG, 0))
+	if (!mte_vcpu_call(env->vcpu, mte_guest_have_tag, MTE_TEST_GPA, page_size, TEST_TAG, 0))
 		return "the tags that the guest has stored are lost";
 	if (mte_vcpu_call(env->vcpu, mte_count_stale, MTE_TEST_GPA + page_size, NR_PAGES - 1,
 			  page_size, page_size))
 		return "other pages of the guest have changed tags";
-	if (mte_vcpu_call(env->vcpu, guest_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
+	if (mte_vcpu_call(env->vcpu, mte_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
 			  page_size, val))
 		return "the guest sees wrong data after a store of tags";
 
@@ -259,7 +229,7 @@ static const char *use_merged(struct env *env, u64 val)
 
 static const char *run_tagged(struct env *env)
 {
-	mte_vcpu_call(env->vcpu, guest_write_data, MTE_TEST_GPA, NR_PAGES, page_size, TEST_DATA);
+	mte_vcpu_call(env->vcpu, mte_write_data, MTE_TEST_GPA, NR_PAGES, page_size, TEST_DATA);
 	mte_vcpu_call(env->vcpu, mte_store_pattern, MTE_TEST_GPA, NR_PAGES, page_size, page_size);
 
 	ksm_scan();
@@ -270,7 +240,7 @@ static const char *run_tagged(struct env *env)
 	if (mte_vcpu_call(env->vcpu, mte_count_lost, MTE_TEST_GPA, NR_PAGES,
 			  page_size, page_size))
 		return "tags were lost";
-	if (mte_vcpu_call(env->vcpu, guest_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
+	if (mte_vcpu_call(env->vcpu, mte_count_wrong_data, MTE_TEST_GPA, NR_PAGES,
 			  page_size, TEST_DATA))
 		return "the guest sees wrong data";
 
@@ -279,7 +249,7 @@ static const char *run_tagged(struct env *env)
 
 static const char *run_merged(struct env *env)
 {
-	guest_write_data((u64)env->mem.hva, NR_PAGES, page_size, TEST_DATA);
+	mte_write_data((u64)env->mem.hva, NR_PAGES, page_size, TEST_DATA);
 
 	ksm_scan();
 	if (!all_have_pfn(env->peer, pfn(env->peer)) ||
@@ -328,7 +298,7 @@ static const char *run_zero_merged(struct env *env)
 {
 	u64 zero = zero_pfn();
 
-	guest_write_data((u64)env->mem.hva, NR_PAGES, page_size, 0);
+	mte_write_data((u64)env->mem.hva, NR_PAGES, page_size, 0);
 
 	TEST_ASSERT(ksm_write("use_zero_pages", "1"), "Can't set up KSM");
 	ksm_scan();

@@ -48,24 +48,6 @@ struct env {
 	u64 passes;
 };
 
-static u64 guest_write_data(u64 addr, u64 nr_pages, u64 stride, u64 d)
-{
-	for (; nr_pages; nr_pages--, addr += stride)
-		WRITE_ONCE(*(u64 *)addr, addr);
-
-	return 0;
-}
-
-static u64 guest_count_wrong_data(u64 addr, u64 nr_pages, u64 stride, u64 d)
-{
-	u64 wrong = 0;
-
-	for (; nr_pages; nr_pages--, addr += stride)
-		wrong += READ_ONCE(*(u64 *)addr) != addr;
-
-	return wrong;
-}
-
 static void *check_tags(void *arg)
 {
 	struct env *env = arg;
@@ -236,7 +218,7 @@ again:
 	env.nr_checked = env.mem.size / env.stride;
 	env.vm = mte_vm_create(1, env.mem.size, &env.vcpu);
 	mte_vm_add_slot(env.vm, DATA_SLOT, 0, MTE_TEST_GPA, env.mem.hva, env.mem.size);
-	mte_vcpu_call(env.vcpu, guest_write_data, MTE_TEST_GPA, env.nr_checked, env.stride, 0);
+	mte_vcpu_call(env.vcpu, mte_write_addrs, MTE_TEST_GPA, env.nr_checked, env.stride, 0);
 	mte_vcpu_call(env.vcpu, mte_store_pattern, MTE_TEST_GPA, env.nr_checked,
 		      page_size, env.stride);
 
@@ -249,7 +231,7 @@ again:
 				  page_size, env.stride);
 	stale = mte_vcpu_call(env.vcpu, mte_count_stale, MTE_TEST_GPA + page_size,
 			      env.nr_checked, page_size, env.stride);
-	data = mte_vcpu_call(env.vcpu, guest_count_wrong_data, MTE_TEST_GPA, env.nr_checked,
+	data = mte_vcpu_call(env.vcpu, mte_count_wrong_addrs, MTE_TEST_GPA, env.nr_checked,
 			     env.stride, 0);
 
 	if (test->move == do_compact && !moved && ++tries < NR_TRIES &&

@@ -46,89 +46,16 @@ static const struct testcase {
 	{ "hugetlb, eager", MTE_MEM_HUGETLB, true },
 };
 
-static size_t pmd_size(void)
-{
-	return getpagesize() / sizeof(u64) * getpagesize();
-}
-
-static u64 guest_write(u64 addr, u64 nr_pages, u64 stride, u64 d)
-{
-	for (; nr_pages; nr_pages--, addr += stride)
-		WRITE_ONCE(*(u64 *)addr, addr);
-
-	return 0;
-}
-
-/*
- * Count the leaves of the stage-2 page-table that map the slot. A line of the
- * dump stands for a range of leaves with the same attributes.
- *
- * Return: false if the kernel doesn't show them.
- */
-static bool stage2_leaves(struct kvm_vm *vm, size_t size, u64 *nr_blocks, u64 *nr_pages)
-{
-	char *path = strdup_printf("/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
-				   getpid(), vm->fd);
-	FILE *file = fopen(path, "r");
-	u64 start, end, bytes;
-	char line[256];
-
-	free(path);
-	if (!file)
-		return false;
-
-	*nr_blocks = 0;
-	*nr_pages = 0;
-	while (fgets(line, sizeof(line), file)) {
-		/* Of what isn't mapped no attributes are shown, not even "R". */
-		if (sscanf(line, "0x%lx-0x%lx", &start, &end) != 2 || !strchr(line, 'R'))
-			continue;
-
-		start = max_t(u64, start, MTE_TEST_GPA);
-		end = min_t(u64, end, MTE_TEST_GPA + size);
-		if (start >= end)
-			continue;
-
-		bytes = end - start;
-		if (strstr(line, "BLK"))
-			*nr_blocks += bytes / pmd_size();
-		else
-			*nr_pages += bytes / getpagesize();
-	}
-	fclose(file);
-
-	return true;
-}
-
 static void assert_leaves(struct kvm_vm *vm, size_t size, u64 nr_blocks, u64 nr_pages,
 			  const char *when)
 {
 	u64 blocks, pages;
 
-	TEST_ASSERT(stage2_leaves(vm, size, &blocks, &pages),
+	TEST_ASSERT(mte_stage2_leaves(vm, MTE_TEST_GPA, size, &blocks, &pages),
 		    "Can't read the stage-2 page-table");
 	TEST_ASSERT(blocks == nr_blocks && pages == nr_pages,
 		    "%s: %lu blocks and %lu pages at stage 2, expected %lu and %lu",
 		    when, blocks, pages, nr_blocks, nr_pages);
-}
-
-/* The capability can't be changed as long as there are memslots. */
-static void enable_eager_split(struct kvm_vm *vm)
-{
-	struct userspace_mem_region *region;
-	struct kvm_userspace_memory_region2 saved;
-	int ctr;
-
-	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node) {
-		saved = region->region;
-		saved.memory_size = 0;
-		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &saved);
-	}
-
-	vm_enable_cap(vm, KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, pmd_size());
-
-	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node)
-		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region->region);
 }
 
 static u64 count_lost(struct kvm_vcpu *vcpu, size_t size)
@@ -148,14 +75,14 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 	u64 blocks, pages;
 
 	vm = mte_vm_create(1, size, &vcpu);
-	if (!stage2_leaves(vm, size, &blocks, &pages)) {
+	if (!mte_stage2_leaves(vm, MTE_TEST_GPA, size, &blocks, &pages)) {
 		ksft_test_result_skip("%s: the kernel doesn't show stage-2 page-tables\n",
 				      test->name);
 		goto out;
 	}
 
 	if (test->eager)
-		enable_eager_split(vm);
+		mte_vm_enable_eager_split(vm, pmd_size());
 	mte_vm_add_slot(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem->hva, size);
 
 	mte_vcpu_call(vcpu, mte_store_pattern, MTE_TEST_GPA, nr_pages, page_size, page_size);
@@ -167,13 +94,13 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 		      "Enabled logging");
 	split = count_lost(vcpu, size);
 
-	mte_vcpu_call(vcpu, guest_write, MTE_TEST_GPA + page_size, 1, 0, 0);
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA + page_size, 1, 0, 0);
 	assert_leaves(vm, size, test->eager ? 0 : NR_BLOCKS - 1,
 		      test->eager ? nr_pages : 1, "Wrote to a page");
 	read = count_lost(vcpu, size);
 
 	/* Every page is written to, and is mapped as such from now on. */
-	mte_vcpu_call(vcpu, guest_write, MTE_TEST_GPA, nr_pages, page_size, 0);
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, nr_pages, page_size, 0);
 	assert_leaves(vm, size, 0, nr_pages, "Wrote to all pages");
 	written = count_lost(vcpu, size);
 
@@ -182,7 +109,7 @@ static void run(const struct testcase *test, struct mte_mem *mem)
 	vm_set_user_memory_region(vm, DATA_SLOT, KVM_MEM_LOG_DIRTY_PAGES, MTE_TEST_GPA,
 				  size, mem->hva);
 	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, size, mem->hva);
-	mte_vcpu_call(vcpu, guest_write, MTE_TEST_GPA, NR_BLOCKS, pmd_size(), 0);
+	mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, NR_BLOCKS, pmd_size(), 0);
 	assert_leaves(vm, size, NR_BLOCKS, 0, "Disabled logging");
 	merged = count_lost(vcpu, size);
 

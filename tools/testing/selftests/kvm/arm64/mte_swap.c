@@ -42,36 +42,6 @@ struct env {
 };
 
 /* Zeros if @zero, and something else on each page otherwise. */
-static u64 guest_write_data(u64 addr, u64 nr_pages, u64 page_size, u64 zero)
-{
-	for (; nr_pages; nr_pages--, addr += page_size)
-		WRITE_ONCE(*(u64 *)addr, zero ? 0 : addr);
-
-	return 0;
-}
-
-static u64 guest_count_wrong_data(u64 addr, u64 nr_pages, u64 page_size, u64 zero)
-{
-	u64 wrong = 0;
-
-	for (; nr_pages; nr_pages--, addr += page_size)
-		wrong += READ_ONCE(*(u64 *)addr) != (zero ? 0 : addr);
-
-	return wrong;
-}
-
-static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
-{
-	mte_store_tags((void *)addr, size, tag);
-
-	return 0;
-}
-
-static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
-{
-	return mte_have_tag((void *)addr, size, tag);
-}
-
 /* Store to the last granule of each page what isn't there already. */
 static u64 guest_store_last(u64 addr, u64 nr_pages, u64 page_size, u64 tag)
 {
@@ -106,8 +76,8 @@ static const char *back_guest_load(struct env *env)
 
 static const char *back_guest_read(struct env *env)
 {
-	if (mte_vcpu_call(env->vcpu, guest_count_wrong_data, MTE_TEST_GPA, env->nr_pages,
-			  page_size, false))
+	if (mte_vcpu_call(env->vcpu, mte_count_wrong_addrs, MTE_TEST_GPA, env->nr_pages,
+			  page_size, 0))
 		return "wrong data";
 
 	return NULL;
@@ -115,7 +85,7 @@ static const char *back_guest_read(struct env *env)
 
 static const char *back_guest_write(struct env *env)
 {
-	mte_vcpu_call(env->vcpu, guest_write_data, MTE_TEST_GPA, env->nr_pages, page_size, false);
+	mte_vcpu_call(env->vcpu, mte_write_addrs, MTE_TEST_GPA, env->nr_pages, page_size, 0);
 
 	return NULL;
 }
@@ -189,7 +159,7 @@ static const char *back_ioctl_write(struct env *env)
 	for (i = 1; i < env->nr_pages; i += 2)
 		mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA + i * page_size, page_size, tags);
 	for (i = 1; i < env->nr_pages; i += 2) {
-		kept &= mte_vcpu_call(env->vcpu, guest_have_tag, MTE_TEST_GPA + i * page_size,
+		kept &= mte_vcpu_call(env->vcpu, mte_guest_have_tag, MTE_TEST_GPA + i * page_size,
 				      page_size, OTHER_TAG, 0);
 		mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA + i * page_size, page_size,
 				       env->tags + i * nr);
@@ -242,10 +212,10 @@ static const char *back_and_out(struct env *env)
 	if (count_lost(env))
 		return "tags were lost the first time";
 
-	mte_vcpu_call(env->vcpu, guest_store_tags, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0);
+	mte_vcpu_call(env->vcpu, mte_guest_store_tags, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0);
 	reason = swap_out(env->mem.hva, env->mem.size);
 	TEST_ASSERT(!reason, "Can't swap out twice: %s", reason);
-	if (!mte_vcpu_call(env->vcpu, guest_have_tag, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0))
+	if (!mte_vcpu_call(env->vcpu, mte_guest_have_tag, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0))
 		return "tags stored in between are lost";
 
 	mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA, env->mem.size, env->tags);
@@ -296,7 +266,7 @@ static void run(const struct kind *kind, const struct way *way)
 {
 	const char *reason, *failure = NULL;
 	struct env env;
-	u64 lost;
+	u64 lost, wrong;
 
 	reason = mte_mem_alloc(&env.mem, kind->type, 0, NR_PAGES * page_size);
 	if (reason) {
@@ -318,8 +288,8 @@ static void run(const struct kind *kind, const struct way *way)
 	env.vm = mte_vm_create(1, env.mem.size, &env.vcpu);
 	mte_vm_add_slot(env.vm, DATA_SLOT, 0, MTE_TEST_GPA, env.mem.hva, env.mem.size);
 
-	mte_vcpu_call(env.vcpu, guest_write_data, MTE_TEST_GPA, env.nr_pages,
-		      page_size, way->zero);
+	mte_vcpu_call(env.vcpu, way->zero ? mte_write_data : mte_write_addrs, MTE_TEST_GPA,
+		      env.nr_pages, page_size, 0);
 	mte_vcpu_call(env.vcpu, mte_store_pattern, MTE_TEST_GPA, env.nr_pages,
 		      page_size, page_size);
 	mte_copy_tags_from_guest(env.vm, MTE_TEST_GPA, env.mem.size, env.tags);
@@ -332,8 +302,9 @@ static void run(const struct kind *kind, const struct way *way)
 
 	failure = way->back(&env);
 	lost = count_lost(&env);
-	if (!failure && mte_vcpu_call(env.vcpu, guest_count_wrong_data, MTE_TEST_GPA,
-				      env.nr_pages, page_size, way->zero))
+	wrong = mte_vcpu_call(env.vcpu, way->zero ? mte_count_wrong_data : mte_count_wrong_addrs,
+			      MTE_TEST_GPA, env.nr_pages, page_size, 0);
+	if (!failure && wrong)
 		failure = "wrong data";
 
 	ksft_test_result(!failure && !lost, "%s, %s: tags of %lu of %lu pages lost%s%s\n",

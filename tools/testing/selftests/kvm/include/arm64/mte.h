@@ -94,6 +94,15 @@ bool mte_have_tag(const void *addr, size_t size, u8 tag);
 u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_store_pattern(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
+u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused);
+u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused);
+
+/* Data, to see that it is the right page that has the tags. */
+
+u64 mte_write_data(u64 addr, u64 nr_pages, u64 stride, u64 data);
+u64 mte_count_wrong_data(u64 addr, u64 nr_pages, u64 stride, u64 data);
+u64 mte_write_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused);
+u64 mte_count_wrong_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused);
 
 /*
  * End of a test, for which ksft_finished() is a success even if all cases were
@@ -117,6 +126,9 @@ void mte_vm_add_vcpus(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[])
 void mte_vm_add_vcpus_el2(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpus[]);
 void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
 		     void *hva, size_t size);
+void mte_vm_enable_eager_split(struct kvm_vm *vm, size_t chunk_size);
+bool mte_stage2_leaves(struct kvm_vm *vm, gpa_t gpa, size_t size,
+		       u64 *nr_blocks, u64 *nr_pages);
 void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf);
 
 /* What mte_vcpu_call() runs in the guest. */
@@ -177,6 +189,12 @@ void dirty_log_fetch(struct dirty_log *log);
 void dirty_log_exit(struct dirty_log *log);
 
 /* Memory. */
+
+/* Size of what an entry of level 2 maps, the smallest block there is. */
+static inline size_t pmd_size(void)
+{
+	return getpagesize() / sizeof(u64) * getpagesize();
+}
 
 enum mte_mem_type {
 	MTE_MEM_ANON,		/* private, anonymous, base pages */

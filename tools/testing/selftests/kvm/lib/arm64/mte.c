@@ -155,6 +155,114 @@ u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 }
 
 /**
+ * mte_guest_store_tags() - mte_store_tags() for mte_vcpu_call()
+ * @addr:	Start of the range, untagged.
+ * @size:	Size of the range in bytes.
+ * @tag:	The tag.
+ * @unused:	Ignored.
+ *
+ * Return: 0
+ */
+u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused)
+{
+	mte_store_tags((void *)addr, size, tag);
+
+	return 0;
+}
+
+/**
+ * mte_guest_have_tag() - mte_have_tag() for mte_vcpu_call()
+ * @addr:	Start of the range, untagged.
+ * @size:	Size of the range in bytes.
+ * @tag:	The tag that is expected.
+ * @unused:	Ignored.
+ *
+ * Return: 0 if at least one granule has another tag than @tag, otherwise 1.
+ */
+u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused)
+{
+	return mte_have_tag((void *)addr, size, tag);
+}
+
+/**
+ * mte_write_data() - Write to the start of some pages
+ * @addr:	Address to write to in the first page.
+ * @nr_pages:	Number of pages.
+ * @stride:	Distance from one page to the next in bytes.
+ * @data:	What to write.
+ *
+ * Works on the host and in the guest, where mte_vcpu_call() can call it.
+ *
+ * Return: 0
+ */
+u64 mte_write_data(u64 addr, u64 nr_pages, u64 stride, u64 data)
+{
+	for (; nr_pages; nr_pages--, addr += stride)
+		WRITE_ONCE(*(u64 *)addr, data);
+
+	return 0;
+}
+
+/**
+ * mte_count_wrong_data() - Count the pages that don't start with certain data
+ * @addr:	Address to read from in the first page.
+ * @nr_pages:	Number of pages.
+ * @stride:	Distance from one page to the next in bytes.
+ * @data:	What is expected.
+ *
+ * Works on the host and in the guest, where mte_vcpu_call() can call it.
+ *
+ * Return: the number of pages with anything but @data.
+ */
+u64 mte_count_wrong_data(u64 addr, u64 nr_pages, u64 stride, u64 data)
+{
+	u64 wrong = 0;
+
+	for (; nr_pages; nr_pages--, addr += stride)
+		wrong += READ_ONCE(*(u64 *)addr) != data;
+
+	return wrong;
+}
+
+/**
+ * mte_write_addrs() - Write its own address to the start of each page
+ * @addr:	Address to write to in the first page.
+ * @nr_pages:	Number of pages.
+ * @stride:	Distance from one page to the next in bytes.
+ * @unused:	Ignored.
+ *
+ * The same as mte_write_data(), with which pages can be told apart.
+ *
+ * Return: 0
+ */
+u64 mte_write_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused)
+{
+	for (; nr_pages; nr_pages--, addr += stride)
+		WRITE_ONCE(*(u64 *)addr, addr);
+
+	return 0;
+}
+
+/**
+ * mte_count_wrong_addrs() - Count the pages that don't start with their address
+ * @addr:	Address to read from in the first page.
+ * @nr_pages:	Number of pages.
+ * @stride:	Distance from one page to the next in bytes.
+ * @unused:	Ignored.
+ *
+ * Return: the number of pages with anything but what mte_write_addrs() wrote.
+ */
+u64 mte_count_wrong_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused)
+{
+	u64 wrong = 0;
+
+	for (; nr_pages; nr_pages--, addr += stride)
+		wrong += READ_ONCE(*(u64 *)addr) != addr;
+
+	return wrong;
+}
+
+/**
  * mte_require() - Skip the test, and say why, if guests can't have MTE
  */
 void mte_require(void)
@@ -297,6 +405,82 @@ void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
 {
 	vm_set_user_memory_region(vm, slot, flags, gpa, size, hva);
 	virt_map(vm, gpa, gpa, size / vm->page_size);
+}
+
+/**
+ * mte_vm_enable_eager_split() - Have blocks split when dirty logging is enabled
+ * @vm:		The VM, whose memslots are those of the library.
+ * @chunk_size:	Up to how much memory to split at a time, in bytes, one of the
+ *		block sizes that KVM reports.
+ *
+ * The chunk size can't be changed as long as there are memslots, so take those
+ * away for a moment.
+ */
+void mte_vm_enable_eager_split(struct kvm_vm *vm, size_t chunk_size)
+{
+	struct userspace_mem_region *region;
+	struct kvm_userspace_memory_region2 saved;
+	int ctr;
+
+	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node) {
+		saved = region->region;
+		saved.memory_size = 0;
+		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &saved);
+	}
+
+	vm_enable_cap(vm, KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, chunk_size);
+
+	hash_for_each(vm->regions.slot_hash, ctr, region, slot_node)
+		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region->region);
+}
+
+/**
+ * mte_stage2_leaves() - Count the leaves of the stage-2 page-table for a range
+ * @vm:		The VM.
+ * @gpa:	Start of the range in the guest.
+ * @size:	Size of the range in bytes.
+ * @nr_blocks:	Where to store the number of blocks, each of pmd_size().
+ * @nr_pages:	Where to store the number of pages.
+ *
+ * Needs CONFIG_PTDUMP_STAGE2_DEBUGFS, a mounted debugfs and the right to use it.
+ *
+ * Return: false if the kernel doesn't show the page-table.
+ */
+bool mte_stage2_leaves(struct kvm_vm *vm, gpa_t gpa, size_t size,
+		       u64 *nr_blocks, u64 *nr_pages)
+{
+	char *path = strdup_printf("/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
+				   getpid(), vm->fd);
+	FILE *file = fopen(path, "r");
+	u64 start, end, bytes;
+	char line[256];
+
+	free(path);
+	if (!file)
+		return false;
+
+	*nr_blocks = 0;
+	*nr_pages = 0;
+	/* A line stands for a range of leaves with the same attributes. */
+	while (fgets(line, sizeof(line), file)) {
+		/* Of what isn't mapped no attributes are shown, not even "R". */
+		if (sscanf(line, "0x%lx-0x%lx", &start, &end) != 2 || !strchr(line, 'R'))
+			continue;
+
+		start = max_t(u64, start, gpa);
+		end = min_t(u64, end, gpa + size);
+		if (start >= end)
+			continue;
+
+		bytes = end - start;
+		if (strstr(line, "BLK"))
+			*nr_blocks += bytes / pmd_size();
+		else
+			*nr_pages += bytes / getpagesize();
+	}
+	fclose(file);
+
+	return true;
 }
 
 /**
