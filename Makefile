@@ -17,7 +17,7 @@ python := PYTHONDONTWRITEBYTECODE=1 python3
 variants := $(shell awk '!/^\#/ && !seen[$$1]++ { print $$1 }' harness/matrix)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
-	harness-check mutants clean
+	harness-check mutant-names mutants clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -70,7 +70,10 @@ doctor: kernel image ## what this host has; what each machine has, will run and 
 harness-check: image
 	@$(h)/selfcheck.sh
 
-mutants: kernel-default image    ## break the series on purpose, each test has to notice (MUTANTS= names or globs)
+mutant-names: packages
+	@$(python) harness/mutants.py names
+
+mutants: mutant-names kernel-default image    ## break the series on purpose, each test has to notice (MUTANTS= names or globs)
 	@$(python) harness/mutants.py
 
 clean:               ## remove build/ (results/ stay)

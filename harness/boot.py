@@ -14,6 +14,8 @@ import subprocess
 import threading
 import time
 
+import data
+
 # Seconds, before the slowdown of machine and kernel and TIMEOUT_FACTOR.
 BOOT_TIMEOUT = 30
 # Beyond a test's own time-out, which the guest enforces.
@@ -22,6 +24,10 @@ GRACE = 20
 _guests = set()
 _guests_lock = threading.Lock()
 _stopping = threading.Event()
+
+# RAM that the kernel is not told of, as device memory is. It begins where a memory
+# section does, or its first pages would have a struct page: 512M with 64K pages.
+HOLE = 64 << 20
 
 COMMAND_LINE = 'console=ttyAMA0 panic=-1 loglevel=7 printk.time=1'
 
@@ -42,10 +48,10 @@ class Result:
 def command(qemu, machine, kernel, initrd, plan, console, cmdline, memory, drives=()):
     """The exact QEMU command, as a list."""
     words = [qemu, '-machine', machine['machine'], '-cpu', machine['cpu'],
-             '-smp', machine['smp'], '-m', memory,
+             '-smp', machine['smp'], '-m', f'{data.memory_bytes(memory) + HOLE >> 20}M',
              '-display', 'none', '-monitor', 'none', '-nic', 'none', '-no-reboot',
              '-run-with', 'exit-with-parent=on',
-             '-kernel', kernel, '-initrd', initrd, '-append', cmdline,
+             '-kernel', kernel, '-initrd', initrd, '-append', f'{cmdline} mem={memory}',
              '-serial', f'file:{console}']
     words += ['-chardev', 'stdio,id=results,signal=off',
               '-device', 'virtio-serial-device',
@@ -54,7 +60,7 @@ def command(qemu, machine, kernel, initrd, plan, console, cmdline, memory, drive
     for i, path in enumerate(drives):
         words += ['-drive', f'if=none,id=d{i},format=raw,cache=unsafe,file={path}',
                   '-device', f'virtio-blk-device,drive=d{i}']
-    return words
+    return words + machine['devices'].split()
 
 
 class _Reader:

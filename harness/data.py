@@ -10,14 +10,21 @@ from ledger import FEATURES
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'append', 'slowdown'}
+MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'devices', 'append', 'slowdown'}
 TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
              'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
 
+# set = of tests.ini
+SETS = ('series', 'mainline', 'regression')
 
-# What the column of the matrix takes of which set.
-SETS = {'series': ('series',), 'differ': ('series',), 'mainline': ('mainline',), 'all': ('series', 'mainline'),
-        'every': ('series', 'mainline', 'regression')}
+# Which tests the second column of the matrix takes.
+KINDS = {
+    'series': lambda test: test.set == 'series',
+    'differ': lambda test: test.set == 'series' and test.base != 'pass',
+    'mainline': lambda test: test.set == 'mainline',
+    'all': lambda test: test.set in ('series', 'mainline'),
+    'every': lambda test: True,
+}
 
 
 def _ini(name):
@@ -108,8 +115,8 @@ class Test:
         self.args = row.get('args', '').split()
         self.base_args = row.get('base-args', row.get('args', '')).split()
         self.set = row.get('set', 'series')
-        if self.set not in SETS['every']:
-            raise DataError(f'{where}: set is series, mainline or regression')
+        if self.set not in SETS:
+            raise DataError(f'{where}: set = {self.set}: wanted is one of {", ".join(SETS)}')
         self.needs = row.get('needs', '')
         self.base = row.get('base', '')
         if self.set == 'series' and self.base not in ('fail', 'skip', 'pass'):
@@ -152,6 +159,10 @@ class Test:
                 rules.append((left.strip(), right.strip()))
         return rules
 
+    def memory_on(self, machine):
+        """What the test wants, at least what the machine has anyway."""
+        return max(machine['memory'], self.memory or machine['memory'], key=memory_bytes)
+
     def plan(self, factor, on_base=False):
         """Lines for guest/init.c."""
         lines = [f'hugepages {kb} {count}' for kb, count in self.hugepages]
@@ -182,8 +193,8 @@ def check():
     """Read everything once, so that a slip in the data is found before a boot."""
     known_machines, known_variants, known_tests = machines(), variants(), tests()
     for variant, kind, names in matrix():
-        if kind not in SETS:
-            raise DataError(f'matrix: {kind}: wanted is one of {", ".join(SETS)}')
+        if kind not in KINDS:
+            raise DataError(f'matrix: {kind}: wanted is one of {", ".join(KINDS)}')
         select([variant], known_variants, 'matrix: variant')
         select(names, known_machines, 'matrix: machine')
     for test in known_tests.values():

@@ -152,6 +152,7 @@ FEATURES = {
     'userfaultfd': _fact('userfaultfd'),
     'memory-failure': _fact('memory_failure'),
     'kmemleak': _fact('kmemleak'),
+    'vfio': _fact('vfio'),
     'cap-memory-fault': _cap('KVM_CAP_MEMORY_FAULT_INFO'),
 }
 

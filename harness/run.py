@@ -281,12 +281,11 @@ class Run:
         self.dir = self.directory(self.kind)
         jobs = []
         for variant, machine, tests in plans:
-            default = self.machines[machine]['memory']
-            sizes = {max(default, t.memory or default, key=data.memory_bytes) for t in tests}
-            for memory in sorted(sizes, key=data.memory_bytes):
-                jobs.append((machine, variant, memory, [
-                    t for t in tests
-                    if max(default, t.memory or default, key=data.memory_bytes) == memory]))
+            by_memory = {}
+            for test in tests:
+                by_memory.setdefault(test.memory_on(self.machines[machine]), []).append(test)
+            for memory in sorted(by_memory, key=data.memory_bytes):
+                jobs.append((machine, variant, memory, by_memory[memory]))
         count = min(count, len(jobs))
         # Two processors in each guest.
         self.crowd = max(1, 2 * count / (os.cpu_count() or 1))
@@ -461,8 +460,7 @@ def plan_check(run):
     for variant, kind, names in data.matrix():
         for name in data.select(names, run.machines, 'machine'):
             tests = [t for t in run.tests.values()
-                     if t.set in data.SETS[kind] and not {name, variant} & set(t.not_on)
-                     and not (kind == 'differ' and t.base == 'pass')]
+                     if data.KINDS[kind](t) and not {name, variant} & set(t.not_on)]
             if tests:
                 plans.append((variant, name, tests))
     return plans

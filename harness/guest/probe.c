@@ -188,6 +188,15 @@ static bool has_userfaultfd(void)
 	return fd >= 0;
 }
 
+/* Devices that can be given to user space. */
+static bool has_vfio(void)
+{
+	unsigned long groups[64];
+
+	return !access("/sys/bus/pci/drivers/vfio-pci", F_OK) &&
+	       numbered("/sys/kernel/iommu_groups", "", groups, ARRAY_SIZE(groups));
+}
+
 static void kernel(void)
 {
 	unsigned long nodes[64];
@@ -205,6 +214,7 @@ static void kernel(void)
 	fact("numa_nodes", numbered("/sys/devices/system/node", "node", nodes,
 				    ARRAY_SIZE(nodes)));
 	fact("kmemleak", !access("/sys/kernel/debug/kmemleak", F_OK));
+	fact("vfio", has_vfio());
 }
 
 /* ---------------------------------------------------------------------- KVM */

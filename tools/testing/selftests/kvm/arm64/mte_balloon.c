@@ -253,7 +253,8 @@ static void run_kept(void)
 	if (reason) {
 		ksft_test_result_skip("%s: %s\n", name, reason);
 	} else {
-		kept = mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, mem.size, OTHER_TAG, 0);
+		kept = mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, mem.size,
+				     OTHER_TAG, 0);
 		ksft_test_result(kept, "%s: tags %s\n", name, kept ? "kept" : "lost");
 	}
 

@@ -213,7 +213,8 @@ static const char *run_guest_memfd(struct kvm_vm *vm, bool cap_first)
 		return "it can't be enabled";
 
 	fd = vm_create_guest_memfd(vm, size, flags);
-	mem = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	/* A mapping of the file isn't needed, and would be refused as such. */
+	mem = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 
 	if (cap_first) {
 		if (!refused(set_gmem(vm, fd, mem, size)))

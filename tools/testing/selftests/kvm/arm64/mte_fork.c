@@ -154,7 +154,7 @@ static int child(const struct kind *kind, const struct testcase *test,
 	bool shared = kind->shared && test->guest && !test->alone;
 	mte_guest_fn fn = shared ? test->guest : test->child;
 	u64 arg = shared ? test->guest_arg : test->child_arg;
-	u64 addr = (u64)env->mem.hva;
+	u64 addr = (u64)env->mem.hva, wrong;
 
 	/* As a store of data needs no PROT_MTE, do without. */
 	if (test->child == mte_write_data)
@@ -169,8 +169,13 @@ static int child(const struct kind *kind, const struct testcase *test,
 	if (wait_for(in))
 		return CHILD_FAILED;
 
-	if (mte_count_wrong_data(addr, env->nr_pages, page_size, expected_data(fn, arg)))
+	wrong = mte_count_wrong_data(addr, env->nr_pages, page_size, expected_data(fn, arg));
+	if (wrong) {
+		ksft_print_msg("%lu of %lu pages are wrong, the first one holds 0x%lx\n",
+			       wrong, env->nr_pages, *(u64 *)addr);
+		fflush(stdout);
 		return CHILD_WRONG_DATA;
+	}
 	if (!tags_kept(env->tags, env->mem.hva, env->nr_pages,
 		       fn == store_last ? (int)arg : -1))
 		return CHILD_WRONG_TAGS;

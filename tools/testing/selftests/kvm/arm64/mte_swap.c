@@ -215,7 +215,8 @@ static const char *back_and_out(struct env *env)
 	mte_vcpu_call(env->vcpu, mte_guest_store_tags, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0);
 	reason = swap_out(env->mem.hva, env->mem.size);
 	TEST_ASSERT(!reason, "Can't swap out twice: %s", reason);
-	if (!mte_vcpu_call(env->vcpu, mte_guest_have_tag, MTE_TEST_GPA, env->mem.size, OTHER_TAG, 0))
+	if (!mte_vcpu_call(env->vcpu, mte_guest_have_tag, MTE_TEST_GPA, env->mem.size,
+			   OTHER_TAG, 0))
 		return "tags stored in between are lost";
 
 	mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA, env->mem.size, env->tags);
