@@ -247,14 +247,14 @@ REAL = KERNEL and INITRD and os.path.exists(common.QEMU)
 
 @unittest.skipUnless(REAL, 'build/ has no kernel, initramfs or QEMU: make kernel image')
 class Real(BootTest):
-    def boot(self, plan, cmdline='', tests=None, initrd=INITRD, **kwargs):
+    def boot(self, plan, cmdline='', tests=None, initrd=INITRD, memory='512M', **kwargs):
         path = os.path.join(self.dir, 'plan')
         with open(path, 'w', encoding='utf-8') as f:
             f.write(plan)
         machine = data.machines()['max']
         self.console = os.path.join(self.dir, 'console')
         words = boot.command(common.QEMU, machine, KERNEL, initrd, path, self.console,
-                             f'{boot.COMMAND_LINE} {cmdline}', '512M')
+                             f'{boot.COMMAND_LINE} {cmdline}', memory)
         return self.follow(words, tests, **{'boot_timeout': 60, 'grace': 30, **kwargs})
 
     def read_console(self):
@@ -329,6 +329,33 @@ class Real(BootTest):
     def test_refused_plan(self):
         result = self.boot('test a\n')
         self.assertIn('plan refused: 1', result.ended)
+
+    def test_refused_shell(self):
+        """With modules before it, and with nothing else."""
+        result = self.boot('modules a\ntest a 1 b\nshell\n')
+        self.assertEqual(result.ended, 'plan refused: 3 shell must be alone: shell')
+
+    def modules(self, variant):
+        """The device test, on a machine with memory for it, with the modules of a variant."""
+        result = self.boot(f'modules {variant}\ntest a 100 /tests/kvm/arm64/pfnmap_device\n',
+                           cmdline='mem=768M', memory='1G', tests={'a': 100})
+        self.assertEqual(result.ended, '', self.seen)
+        return result
+
+    def test_modules(self):
+        """Those of the kernel that runs are where tests look for them."""
+        result = self.modules(os.path.basename(KERNEL[:-len('/arch/arm64/boot/Image')]).partition('-')[2])
+        self.assertEqual(result.notes, [])
+        self.assertEqual(result.facts['hidden_mb'], '256')
+        self.assertEqual(result.facts['modules'], '1')
+        self.assertEqual(result.tests['a'][:2], ('exit', 0), result.tests['a'][3][-2000:].decode())
+
+    def test_modules_of_no_kernel(self):
+        """None at all, and never another kernel's."""
+        result = self.modules('nonsense')
+        self.assertEqual(result.notes, ['no modules of nonsense'])
+        self.assertEqual(result.tests['a'][:2], ('exit', 4))
+        self.assertIn(b'was not built', result.tests['a'][3])
 
     def test_idregs(self):
         program = os.path.join(common.BUILD, 'image/idregs.elf')
