@@ -4,8 +4,8 @@
 # image.sh [shell]: the guest's programs and the initramfs, in build/image.
 #
 #   idregs.elf            prints the raw ID registers, on the bare machine
-#   initramfs.cpio        init, probe and all selftests; nothing between a test and
-#                         its verdict but init
+#   initramfs.cpio        init, probe, all selftests, and their modules for each kernel
+#                         that was built; nothing between a test and its verdict but init
 #   initramfs-shell.cpio  the same with busybox and with debugging symbols, for
 #                         make shell
 #
@@ -38,6 +38,17 @@ programs() {
 	( cd "$selftests" && find . -type f -perm -u+x ! -name '*.so' ! -name '*.o' -printf '%P\n' ) | sort
 }
 
+# The modules of the selftests, by the variant of the kernel that they are for:
+# VARIANT/NAME.ko PATH.
+modules() {
+	for ko in "$build"/*/mod-*/*.ko; do
+		[ -f "$ko" ] || continue
+		d=$(dirname "$ko")
+		# Not those whose building failed half-way.
+		[ ! -f "$d.stamp" ] || echo "${d##*/mod-}/$(basename "$ko") $ko"
+	done
+}
+
 list() {
 	echo "dir /dev 755 0 0"
 	echo "nod /dev/console 600 0 0 c 5 1"
@@ -57,6 +68,13 @@ list() {
 	done
 	programs | while read -r p; do
 		echo "file /tests/$p $image/tests/$p 755 0 0"
+	done
+	echo "dir /modules 755 0 0"
+	modules | sed 's,/.*,,' | sort -u | while read -r d; do
+		echo "dir /modules/$d 755 0 0"
+	done
+	modules | while read -r m ko; do
+		echo "file /modules/$m $ko 644 0 0"
 	done
 	if [ "$kind" = shell ]; then
 		echo "file /bin/busybox $image/busybox 755 0 0"
@@ -90,7 +108,12 @@ fi
 if [ "$kind" = shell ] && [ ! -f "$image/busybox" ]; then
 	"$top/harness/fetch.sh" busybox
 fi
-key=$(cat "$selftests/../.stamp" "$image/.guest" "$top/harness/image.sh" | git hash-object --stdin)
+key=$({
+	cat "$selftests/../.stamp" "$image/.guest" "$top/harness/image.sh"
+	modules | while read -r m ko; do
+		echo "$m $(git hash-object "$ko")"
+	done
+} | git hash-object --stdin)
 if ! stamp_is "$image/.$target" "$key"; then
 	rm -f "$image/.$target"
 	step image "$(programs | wc -l) programs" "image.log" pack "$target"

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # kernel.sh VARIANT: configure and build one kernel of harness/variants, in
-# build/SOURCE/obj-VARIANT. JOBS= is make's -j.
+# build/SOURCE/obj-VARIANT, and for it the modules of the series' selftests, in
+# build/SOURCE/mod-VARIANT. JOBS= is make's -j.
 
 . harness/lib.sh
 
@@ -23,6 +24,9 @@ done <"$build/variants.$$"
 tree=$build/$source/tree
 obj=$build/$source/obj-$variant
 image=$obj/arch/arm64/boot/Image
+mod=$build/$source/mod-$variant
+# Also for a kernel without the series, whose selftests have none.
+mod_source=$build/series/tree/tools/testing/selftests/kvm/test_modules
 [ -d "$tree" ] || die "KERNEL=$variant: no ${tree#"$top/"}"
 mkdir -p "$obj"
 
@@ -81,6 +85,20 @@ fi
 if [ ! -f "$image" ] || ! stamp_is "$obj/.image.stamp" "$tree_key $config_key"; then
 	rm -f "$obj/.image.stamp"
 	step kernel "$variant, $(grep -c =y "$obj/.config") options" "kernel-$variant.log" \
-		kmake Image headers
+		kmake Image modules headers
 	stamp "$obj/.image.stamp" "$tree_key $config_key"
+fi
+
+modules() {
+	mkdir -p "$mod"
+	kmake M="$mod_source" MO="$mod" modules
+}
+
+[ -d "$mod_source" ] || exit 0
+mod_key=$tree_key\ $config_key\ $(cat "$mod_source"/* | git hash-object --stdin)
+if ! stamp_is "$mod.stamp" "$mod_key"; then
+	# A module of another kernel must not be left for the image.
+	rm -rf "$mod" "$mod.stamp"
+	step modules "$variant" "modules-$variant.log" modules
+	stamp "$mod.stamp" "$mod_key"
 fi

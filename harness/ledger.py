@@ -119,6 +119,14 @@ def _memory(gib):
     return lambda boot: (boot.memory >= gib << 30, f'-m {boot.memory >> 20}M')
 
 
+def _test_mem(boot):
+    """What test_modules/kvm_test_mem of the selftests is made for."""
+    hole = boot.fact('hidden_mb')
+    modules = boot.fact('modules') == '1'
+    return modules and hole not in ('0', ''), \
+        f'{hole}M hidden from the kernel, {"modules" if modules else "no modules"}'
+
+
 def _aarch32(boot):
     value, why = boot.field('EL1')
     return value == 2, why
@@ -153,6 +161,7 @@ FEATURES = {
     'memory-failure': _fact('memory_failure'),
     'kmemleak': _fact('kmemleak'),
     'vfio': _fact('vfio'),
+    'test-mem': _test_mem,
     'cap-memory-fault': _cap('KVM_CAP_MEMORY_FAULT_INFO'),
 }
 

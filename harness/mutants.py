@@ -143,6 +143,9 @@ def main():
             git('-C', TREE, 'apply', '--whitespace=nowarn', mutant.path)
             if subprocess.call([os.path.join(data.HERE, 'kernel.sh'), 'mutant'], cwd=run.TOP):
                 raise judge.DataError(f'mutant {name} does not build')
+            # Modules are built for each kernel, and are in the image.
+            if subprocess.call([os.path.join(data.HERE, 'image.sh')], cwd=run.TOP):
+                raise judge.DataError(f'mutant {name}: no image with its modules')
             job = boot(the_run, mutant.machine, 'mutant', mutant.tests(), name)
             why = survived(mutant, job)
             if not job.results:

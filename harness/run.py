@@ -159,6 +159,7 @@ class Job:
         console = self.path(f'console-{number}.log')
         plan = self.path(f'plan-{number}')
         with open(plan, 'w', encoding='utf-8') as f:
+            f.write(f'modules {self.variant}\n')
             for name in pending:
                 f.write('\n'.join(self.tests[name].plan(self.factor, self.source == 'base')) + '\n')
         drives = []
@@ -497,7 +498,7 @@ def shell(run):
     machine = run.machines[name]
     plan = os.path.join(BUILD, 'shell.plan')
     with open(plan, 'w', encoding='utf-8') as f:
-        f.write('shell\n')
+        f.write(f'modules {variant}\nshell\n')
     source, _, append = run.variants[variant]
     words = boot.command(QEMU, machine, kernel_image(variant, source),
                          os.path.join(IMAGE, 'initramfs-shell.cpio'), plan, '/dev/null',

@@ -21,10 +21,11 @@ selftests() {
 		stamp "$out/.sysreg" "$sysreg"
 	fi
 	make -s -C "$tree" O="$headers" ARCH=arm64 -j"${JOBS:-$(nproc)}" headers </dev/null
-	# FORCE_TARGETS: a target that does not build fails the whole.
+	# FORCE_TARGETS: a target that does not build fails the whole. TEST_GEN_MODS_DIR:
+	# kernel.sh builds the modules, for each kernel, and never for that of this host.
 	make -s -C "$tree/tools/testing/selftests" ARCH=arm64 \
 		CROSS_COMPILE=aarch64-linux-gnu- TARGETS="$targets" O="$out" \
-		FORCE_TARGETS=1 KHDR_INCLUDES="-isystem $headers/usr/include" \
+		FORCE_TARGETS=1 TEST_GEN_MODS_DIR= KHDR_INCLUDES="-isystem $headers/usr/include" \
 		ARM64_SUBTARGETS=mte USERLDFLAGS=-static EXTRA_CFLAGS=-static -j"${JOBS:-$(nproc)}" </dev/null
 }
 

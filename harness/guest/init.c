@@ -8,11 +8,13 @@
  *	hugepages KB COUNT	have COUNT hugetlb pages of that size
  *	write PATH VALUE	write VALUE to PATH
  *	swap DEVICE		have DEVICE as swap space
+ *	modules VARIANT		have the modules of that kernel in TEST_MODULES
  *	test NAME SECONDS PROGRAM [ARG...]
  *	shell			alone in a plan: a shell on the console
  *
- * The first three hold for the next test only and are undone after it. PROGRAM
- * is looked up from /tests, which is where tests run; PATH is not searched.
+ * The first three hold for the next test only and are undone after it; modules stay,
+ * and may stand before shell, too. PROGRAM is looked up from /tests, which is where
+ * tests run; PATH is not searched.
  *
  * The channel is the virtio-serial port "results". One record a line:
  *
@@ -64,6 +66,8 @@
 #define PLAN		"/sys/firmware/qemu_fw_cfg/by_name/opt/harness/plan/raw"
 #define PORTS		"/sys/class/virtio-ports"
 #define PORT_NAME	"results\n"
+#define MODULES		"/modules"	/* a directory for each kernel */
+#define TEST_MODULES	"/tests/kvm/test_modules"
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 
 #define PORT_MS		5000		/* ports come by a work item */
@@ -690,7 +694,30 @@ static void undo_swap(struct line *line)
 		       strerror(errno));
 }
 
+/*
+ * Kernels differ in more than the version that a module is checked against: a module
+ * of another one would load, and go wrong. Hence none but those of this one are where
+ * tests look for them.
+ */
+static void apply_modules(struct line *line)
+{
+	char *path = format(MODULES "/%s", line->word[1]);
+
+	if (access(path, F_OK))
+		record("note no modules of %s", line->word[1]);
+	unlink(TEST_MODULES);
+	if (symlink(path, TEST_MODULES))
+		record("note cannot make " TEST_MODULES ": %s", strerror(errno));
+	free(path);
+}
+
+static void undo_nothing(struct line *line)
+{
+	(void)line;
+}
+
 static const struct verb verbs[] = {
+	{ "modules",	"w",	apply_modules, undo_nothing },
 	{ "hugepages",	"nn",	apply_hugepages, undo_set },
 	{ "write",	"ww",	apply_write, undo_set },
 	{ "swap",	"w",	apply_swap, undo_swap },
@@ -735,6 +762,17 @@ static const char *parse_line(struct line *line, char *text)
 	return *w && !*want ? "too many words" : NULL;
 }
 
+/* But for modules before it. */
+static bool shell_is_alone(void)
+{
+	for (size_t i = 0; i < plan_size; i++) {
+		if (is(&plan[i], "shell"))
+			return plan_size == i + 1 && i <= 1 &&
+			       is(&plan[0], i ? "modules" : "shell");
+	}
+	return true;
+}
+
 /* NULL, or number and text of an error. */
 static char *parse_plan(void)
 {
@@ -760,8 +798,7 @@ static char *parse_plan(void)
 			new = &plan[plan_size++];
 			*new = (struct line) { .number = number };
 			wrong = parse_line(new, line);
-			if (!wrong && plan_size > 1 &&
-			    (is(new, "shell") || is(&plan[0], "shell")))
+			if (!wrong && !shell_is_alone())
 				wrong = "shell must be alone";
 		}
 		if (wrong)
@@ -878,6 +915,8 @@ static void __noreturn run_shell(void)
 
 	channel = STDOUT_FILENO;
 	report_mounts();
+	if (plan_size > 1)
+		apply_modules(&plan[0]);
 	pid = fork();
 	if (!pid) {
 		unblock_signals();
@@ -915,7 +954,7 @@ int main(void)
 	open_console();
 
 	error = parse_plan();
-	if (!error && plan_size && is(plan, "shell"))
+	if (!error && plan_size && is(&plan[plan_size - 1], "shell"))
 		run_shell();
 
 	open_channel();

@@ -26,6 +26,8 @@
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
+#define DT_ROOT	"/sys/firmware/devicetree/base"
+
 #ifndef AT_HWCAP3		/* glibc 2.36 does not know it */
 #define AT_HWCAP3	29
 #endif
@@ -195,6 +197,55 @@ static bool has_vfio(void)
 
 	return !access("/sys/bus/pci/drivers/vfio-pci", F_OK) &&
 	       numbered("/sys/kernel/iommu_groups", "", groups, ARRAY_SIZE(groups));
+/*
+ * Megabytes of the machine's memory that are nowhere in what the kernel knows, because
+ * of mem= on its command line. Only what is behind the kernel's memory is looked at.
+ */
+static long hidden_mb(void)
+{
+	unsigned long long start, end, top = 0, hidden = 0;
+	struct dirent *entry;
+	char line[256];
+	FILE *file;
+	DIR *dir;
+
+	file = fopen("/proc/iomem", "re");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (*line != ' ' && strstr(line, " : System RAM") &&
+		    sscanf(line, "%llx-%llx", &start, &end) == 2 && end > top)
+			top = end + 1;
+	}
+	if (file)
+		fclose(file);
+
+	dir = opendir(DT_ROOT);
+	while (dir && top && (entry = readdir(dir))) {
+		unsigned char reg[16];
+		char path[512];
+
+		if (strncmp(entry->d_name, "memory@", 7))
+			continue;
+		snprintf(path, sizeof(path), DT_ROOT "/%s/reg", entry->d_name);
+		file = fopen(path, "re");
+		/* Two cells of address and two of size, big-endian. */
+		while (file && fread(reg, sizeof(reg), 1, file) == 1) {
+			start = end = 0;
+			for (int i = 0; i < 8; i++) {
+				start = start << 8 | reg[i];
+				end = end << 8 | reg[8 + i];
+			}
+			end += start;
+			if (start < top)
+				start = top;
+			if (end > start)
+				hidden += end - start;
+		}
+		if (file)
+			fclose(file);
+	}
+	if (dir)
+		closedir(dir);
+	return hidden >> 20;
 }
 
 static void kernel(void)
@@ -213,6 +264,8 @@ static void kernel(void)
 	fact("memory_failure", has_advice(MADV_HWPOISON));
 	fact("numa_nodes", numbered("/sys/devices/system/node", "node", nodes,
 				    ARRAY_SIZE(nodes)));
+	fact("modules", !access("/proc/modules", F_OK));
+	fact("hidden_mb", hidden_mb());
 	fact("kmemleak", !access("/sys/kernel/debug/kmemleak", F_OK));
 	fact("vfio", has_vfio());
 }

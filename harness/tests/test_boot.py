@@ -330,6 +330,33 @@ class Real(BootTest):
         result = self.boot('test a\n')
         self.assertIn('plan refused: 1', result.ended)
 
+    def test_refused_shell(self):
+        """With modules before it, and with nothing else."""
+        result = self.boot('modules a\ntest a 1 b\nshell\n')
+        self.assertEqual(result.ended, 'plan refused: 3 shell must be alone: shell')
+
+    def modules(self, variant):
+        """The device test, on a machine with memory for it, with the modules of a variant."""
+        result = self.boot(f'modules {variant}\ntest a 100 /tests/kvm/arm64/pfnmap_device\n',
+                           tests={'a': 100})
+        self.assertEqual(result.ended, '', self.seen)
+        return result
+
+    def test_modules(self):
+        """Those of the kernel that runs are where tests look for them."""
+        result = self.modules(os.path.basename(KERNEL[:-len('/arch/arm64/boot/Image')]).partition('-')[2])
+        self.assertEqual(result.notes, [])
+        self.assertEqual(result.facts['hidden_mb'], str(boot.HOLE >> 20))
+        self.assertEqual(result.facts['modules'], '1')
+        self.assertEqual(result.tests['a'][:2], ('exit', 0), result.tests['a'][3][-2000:].decode())
+
+    def test_modules_of_no_kernel(self):
+        """None at all, and never another kernel's."""
+        result = self.modules('nonsense')
+        self.assertEqual(result.notes, ['no modules of nonsense'])
+        self.assertEqual(result.tests['a'][:2], ('exit', 4))
+        self.assertIn(b'was not built', result.tests['a'][3])
+
     def test_idregs(self):
         program = os.path.join(common.BUILD, 'image/idregs.elf')
         import ledger

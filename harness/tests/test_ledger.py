@@ -165,6 +165,14 @@ class Features(unittest.TestCase):
             features = ledger.ledger(boot(facts={**FACTS, 'cap.KVM_CAP_MEMORY_FAULT_INFO': value}))
             self.assertFalse(features['cap-memory-fault'][0], value)
 
+    def test_test_mem(self):
+        """Hidden memory is of no use without modules, nor modules without it."""
+        for modules, hidden, present in (('1', '512', True), ('0', '512', False), ('1', '0', False),
+                                         ('1', '', False)):
+            seen, why = ledger.ledger(boot(facts={**FACTS, 'modules': modules, 'hidden_mb': hidden}))['test-mem']
+            self.assertEqual(seen, present, (modules, hidden))
+            self.assertIn(f'{hidden}M', why)
+
     def test_memory(self):
         self.assertTrue(ledger.ledger(boot(memory=4 << 30))['memory-4g'][0])
 
