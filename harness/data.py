@@ -21,6 +21,7 @@ SETS = ('series', 'mainline', 'regression')
 KINDS = {
     'series': lambda test: test.set == 'series',
     'differ': lambda test: test.set == 'series' and test.base != 'pass',
+    'vfio': lambda test: 'vfio' in test.needs.split(),
     'mainline': lambda test: test.set == 'mainline',
     'all': lambda test: test.set in ('series', 'mainline'),
     'every': lambda test: True,

@@ -197,6 +197,8 @@ static bool has_vfio(void)
 
 	return !access("/sys/bus/pci/drivers/vfio-pci", F_OK) &&
 	       numbered("/sys/kernel/iommu_groups", "", groups, ARRAY_SIZE(groups));
+}
+
 /*
  * Megabytes of the machine's memory that are nowhere in what the kernel knows, because
  * of mem= on its command line. Only what is behind the kernel's memory is looked at.
