@@ -25,9 +25,12 @@ _guests = set()
 _guests_lock = threading.Lock()
 _stopping = threading.Event()
 
-# RAM that the kernel is not told of, as device memory is. It begins where a memory
-# section does, or its first pages would have a struct page: 512M with 64K pages.
-HOLE = 64 << 20
+# RAM on top of what a machine is said to have. The kernel is told of the first part,
+# which ends inside a memory section, and so has struct pages beyond its end: memory
+# that it doesn't own is not always memory that it doesn't know. The rest has an aligned
+# PMD of 64K pages, 512M, as device memory may.
+EXTRA = 64 << 20
+HIDDEN = 960 << 20
 
 COMMAND_LINE = 'console=ttyAMA0 panic=-1 loglevel=7 printk.time=1'
 
@@ -47,11 +50,12 @@ class Result:
 
 def command(qemu, machine, kernel, initrd, plan, console, cmdline, memory, drives=()):
     """The exact QEMU command, as a list."""
+    known = data.memory_bytes(memory) + EXTRA
     words = [qemu, '-machine', machine['machine'], '-cpu', machine['cpu'],
-             '-smp', machine['smp'], '-m', f'{data.memory_bytes(memory) + HOLE >> 20}M',
+             '-smp', machine['smp'], '-m', f'{known + HIDDEN >> 20}M',
              '-display', 'none', '-monitor', 'none', '-nic', 'none', '-no-reboot',
              '-run-with', 'exit-with-parent=on',
-             '-kernel', kernel, '-initrd', initrd, '-append', f'{cmdline} mem={memory}',
+             '-kernel', kernel, '-initrd', initrd, '-append', f'{cmdline} mem={known >> 20}M',
              '-serial', f'file:{console}']
     words += ['-chardev', 'stdio,id=results,signal=off',
               '-device', 'virtio-serial-device',

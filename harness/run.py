@@ -159,7 +159,9 @@ class Job:
         console = self.path(f'console-{number}.log')
         plan = self.path(f'plan-{number}')
         with open(plan, 'w', encoding='utf-8') as f:
-            f.write(f'modules {self.variant}\n')
+            # Nothing but the probe is to run for make doctor.
+            if pending:
+                f.write(f'modules {self.variant}\n')
             for name in pending:
                 f.write('\n'.join(self.tests[name].plan(self.factor, self.source == 'base')) + '\n')
         drives = []

@@ -347,6 +347,8 @@ class Run(BadInput):
                      'max-default/output/first.log', 'max-default/ledger.txt'):
             self.assertTrue(os.path.exists(os.path.join(directory, name)), name)
         self.assertEqual(self.document()['status'], 0)
+        with open(os.path.join(directory, 'max-default/plan-1'), encoding='utf-8') as f:
+            self.assertEqual([l.split()[:2] for l in f], [['modules', 'default'], ['test', 'first'], ['test', 'second']])
 
     def test_never_overwritten(self):
         for count in (1, 2, 3):

@@ -47,6 +47,19 @@ class BootTest(unittest.TestCase):
         return self.follow([sys.executable, FAKE, mode, self.dir], *args, **kwargs)
 
 
+class Command(unittest.TestCase):
+    def test_memory(self):
+        """What the kernel is told of is what the machine has and a bit; QEMU has more."""
+        words = boot.command('qemu', data.machines()['max'], 'k', 'i', 'p', 'c', 'a=b', '2G')
+        self.assertEqual(words[words.index('-append') + 1], 'a=b mem=2112M')
+        self.assertEqual(words[words.index('-m') + 1], '3072M')
+
+    def test_devices(self):
+        machine = {**data.machines()['max'], 'devices': '-device a,b=c  -object d'}
+        words = boot.command('qemu', machine, 'k', 'i', 'p', 'c', '', '1G', ['disk'])
+        self.assertEqual(words[-4:], ['-device', 'a,b=c', '-object', 'd'])
+
+
 class Fake(BootTest):
     def test_normal(self):
         result = self.fake('hello,probe,record=note_a_note,test=a=exit=0,test=b=exit=4,'
@@ -346,7 +359,7 @@ class Real(BootTest):
         """Those of the kernel that runs are where tests look for them."""
         result = self.modules(os.path.basename(KERNEL[:-len('/arch/arm64/boot/Image')]).partition('-')[2])
         self.assertEqual(result.notes, [])
-        self.assertEqual(result.facts['hidden_mb'], str(boot.HOLE >> 20))
+        self.assertEqual(result.facts['hidden_mb'], str(boot.HIDDEN >> 20))
         self.assertEqual(result.facts['modules'], '1')
         self.assertEqual(result.tests['a'][:2], ('exit', 0), result.tests['a'][3][-2000:].decode())
 

@@ -18,7 +18,8 @@
  * stage 2 must be the expected one, and a guest with MTE must see tags of zero
  * and can't store others, unless the memory is one that has tags. If it is
  * refused, there must be no memslot, or else KVM_RUN has to tell the address, and
- * once other memory is mapped there the guest has to go on where it was.
+ * once other memory is mapped there the guest has to go on where it was. What
+ * is mapped by a PMD in the VMM has to be mapped by a block at stage 2.
  *
  * A kernel that lacks the checks maps what it should not, or refuses device
  * memory to a VM with MTE, which can't do any harm with it.
@@ -270,14 +271,14 @@ static bool holds(enum rule rule)
 	return rule == YES || (rule == COHERENT && coherent);
 }
 
-static struct kvm_vm *create_vm(bool mte, struct kvm_vcpu **vcpu)
+static struct kvm_vm *create_vm(bool mte, size_t size, struct kvm_vcpu **vcpu)
 {
-	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, 1, 0);
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / SZ_4K);
 
 	if (mte)
 		vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
 	mte_vm_add_vcpus(vm, 1, vcpu);
-	virt_map(vm, MTE_TEST_GPA, MTE_TEST_GPA, NR_PAGES * page_size / vm->page_size);
+	virt_map(vm, MTE_TEST_GPA, MTE_TEST_GPA, size / vm->page_size);
 
 	return vm;
 }
@@ -504,7 +505,7 @@ static void run(const struct row *row, bool mte, enum way way)
 	}
 
 	hva = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	vm = create_vm(mte, &vcpu);
+	vm = create_vm(mte, size, &vcpu);
 
 	/* The guest has been there before. */
 	if (way == BEHIND) {
@@ -526,6 +527,78 @@ static void run(const struct row *row, bool mte, enum way way)
 
 	kvm_vm_free(vm);
 	kvm_munmap(hva, size);
+}
+
+static const struct block {
+	const char *name;
+	enum kvm_test_mem_kind kind;
+	u32 flags;
+	enum rule rule;
+	enum rule mte_rule;
+	const char *attr;
+} blocks[] = {
+	{ "PFNMAP NC", KVM_TEST_MEM_NC, 0, YES, YES, DEVICE },
+	{ "PFNMAP NC, any uncached", KVM_TEST_MEM_NC, KVM_TEST_MEM_ANY_UNCACHED, YES, YES, NC },
+	{ "PFNMAP cacheable", KVM_TEST_MEM_CACHED, 0, COHERENT, NO, NORMAL },
+	{ "MIXEDMAP NC", KVM_TEST_MEM_NC, KVM_TEST_MEM_MIXED, YES, NO, DEVICE },
+};
+
+/* What is mapped by a PMD in the VMM is mapped by a block at stage 2. */
+static void run_block(const struct block *block, bool mte)
+{
+	struct row row = { .attr = block->attr };
+	u64 nr_blocks, nr_pages, *last;
+	const char *failure = NULL;
+	struct kvm_test_mem_info info;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	char name[64];
+	void *hva;
+	int ret;
+
+	snprintf(name, sizeof(name), "block of %s, %s", block->name, mte ? "MTE" : "no MTE");
+	if (mte && !kvm_check_cap(KVM_CAP_ARM_MTE)) {
+		ksft_test_result_skip("%s: KVM doesn't offer MTE\n", name);
+		return;
+	}
+	if (!no_test_mem)
+		test_mem_info(test_mem_fd, &info);
+	if (no_test_mem || info.size < pmd_size() || info.start % pmd_size()) {
+		ksft_test_result_skip("%s: %s\n", name,
+				      no_test_mem ?: "a block is larger than the device memory");
+		return;
+	}
+
+	test_mem_set(test_mem_fd, block->kind,
+		     block->flags | KVM_TEST_MEM_FAULT | KVM_TEST_MEM_HUGE);
+	hva = test_mem_map_fd(test_mem_fd, 0, pmd_size(), PROT_READ | PROT_WRITE, MAP_SHARED);
+	last = hva + pmd_size() - sizeof(u64);
+	vm = create_vm(mte, pmd_size(), &vcpu);
+
+	ret = __vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, pmd_size(), hva);
+	if (!holds(mte ? block->mte_rule : block->rule)) {
+		if (!failed_with(ret, EINVAL))
+			failure = ret ? "refused with a wrong errno" : "accepted";
+		goto out;
+	}
+	if (ret) {
+		failure = "refused";
+		goto out;
+	}
+
+	WRITE_ONCE(*last, HOST_DATA);
+	if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA + pmd_size() - sizeof(u64), 0, 0, 0) !=
+	    HOST_DATA)
+		failure = "the guest doesn't see the data of the VMM";
+	else if (!mte_stage2_leaves(vm, MTE_TEST_GPA, pmd_size(), &nr_blocks, &nr_pages) ||
+		 nr_blocks != 1 || nr_pages)
+		failure = "not mapped by a block at stage 2";
+	else if (!has_attr(&row, vm))
+		failure = "wrong memory attribute at stage 2";
+out:
+	ksft_test_result(!failure, "%s%s%s\n", name, failure ? ": " : "", failure ?: "");
+	kvm_vm_free(vm);
+	kvm_munmap(hva, pmd_size());
 }
 
 /* One memslot is refused, and another one next to it goes on. */
@@ -551,7 +624,7 @@ static void run_two_slots(void)
 		goto out;
 	}
 
-	vm = create_vm(true, &vcpu);
+	vm = create_vm(true, size, &vcpu);
 	TEST_ASSERT(!set_slot(vm, 0, good), "Anonymous memory is refused, errno %d", errno);
 	WRITE_ONCE(*(u64 *)good, HOST_DATA);
 	mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
@@ -596,7 +669,7 @@ static void probe(void)
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 
-	vm = create_vm(false, &vcpu);
+	vm = create_vm(false, NR_PAGES * page_size, &vcpu);
 	coherent = vm_check_cap(vm, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED);
 	faults_told = kvm_check_cap(KVM_CAP_MEMORY_FAULT_INFO);
 
@@ -627,7 +700,7 @@ int main(void)
 	page_size = getpagesize();
 	probe();
 
-	ksft_set_plan(ARRAY_SIZE(rows) * 2 * NR_WAYS + 4);
+	ksft_set_plan(ARRAY_SIZE(rows) * 2 * NR_WAYS + ARRAY_SIZE(blocks) * 2 + 4);
 	atexit(cleanup);
 
 	ramfs = mkdtemp(strdup("/tmp/pfnmap_memslot.XXXXXX"));
@@ -644,6 +717,10 @@ int main(void)
 			for (way = 0; way < NR_WAYS; way++)
 				run(&rows[i], mte, way);
 		}
+	}
+	for (i = 0; i < ARRAY_SIZE(blocks); i++) {
+		for (mte = 0; mte < 2; mte++)
+			run_block(&blocks[i], mte);
 	}
 	run_two_slots();
 	run_capability();
