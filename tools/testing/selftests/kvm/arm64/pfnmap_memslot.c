@@ -91,7 +91,7 @@ static int test_mem_fd = -1;
 static const char *no_test_mem;
 static bool coherent;
 /* Without these the rows say less, and a case of its own that they are missing. */
-static bool attrs_shown;
+static bool table_shown, attrs_shown;
 static bool faults_told;
 
 static const char *map_anon(const struct row *row, void *addr, size_t size)
@@ -657,7 +657,10 @@ static void run_capability(void)
 	good &= failed_with(__vm_ioctl(vm, KVM_ENABLE_CAP, &cap), EINVAL);
 	ksft_test_result(good, "KVM_CAP_ARM_MTE_PERM\n");
 	ksft_test_result(faults_told, "KVM_CAP_MEMORY_FAULT_INFO\n");
-	ksft_test_result(attrs_shown, "memory attributes in the stage-2 page-table\n");
+	if (table_shown)
+		ksft_test_result(attrs_shown, "memory attributes in the stage-2 page-table\n");
+	else
+		ksft_test_result_skip("memory attributes: the hypervisor has the page-table\n");
 
 	kvm_vm_free(vm);
 }
@@ -675,10 +678,39 @@ static void probe(void)
 
 	TEST_ASSERT(!set_slot(vm, 0, hva), "Anonymous memory is refused, errno %d", errno);
 	mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+	table_shown = stage2_shows(vm, MTE_TEST_GPA, "R");
 	attrs_shown = stage2_shows(vm, MTE_TEST_GPA, NORMAL);
 
 	kvm_vm_free(vm);
 	kvm_munmap(hva, NR_PAGES * page_size);
+}
+
+/* In protected mode the hypervisor maps nothing for a guest but memory it knows. */
+static const char *probe_test_mem(void)
+{
+	const char *reason = test_mem_load();
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	void *hva;
+
+	if (reason)
+		return reason;
+
+	test_mem_fd = test_mem_open();
+	test_mem_set(test_mem_fd, KVM_TEST_MEM_NGNRE, 0);
+	hva = test_mem_map_fd(test_mem_fd, 0, NR_PAGES * page_size, PROT_READ | PROT_WRITE,
+			      MAP_SHARED);
+
+	vm = create_vm(false, NR_PAGES * page_size, &vcpu);
+	TEST_ASSERT(!set_slot(vm, 0, hva), "Device memory is refused, errno %d", errno);
+	mte_vcpu_prepare(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+	if (failed_with(_vcpu_run(vcpu), EINVAL))
+		reason = "KVM gives no device memory to a guest, as in protected mode";
+
+	kvm_vm_free(vm);
+	kvm_munmap(hva, NR_PAGES * page_size);
+
+	return reason;
 }
 
 static void cleanup(void)
@@ -708,9 +740,7 @@ int main(void)
 		rmdir(ramfs);
 		ramfs = NULL;
 	}
-	no_test_mem = test_mem_load();
-	if (!no_test_mem)
-		test_mem_fd = test_mem_open();
+	no_test_mem = probe_test_mem();
 
 	for (i = 0; i < ARRAY_SIZE(rows); i++) {
 		for (mte = 0; mte < 2; mte++) {
