@@ -21,9 +21,10 @@ variants := $(shell awk '!/^\#/ && !seen[$$1]++ { print $$1 }' harness/matrix)
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  TESTS=  names or globs      MACHINES=  names or all      KERNEL=  variant ($(variants))'
-	@echo '  LINUX=  tarball or tree     QEMU=      binary            JOBS=    make -j'
-	@echo '  BOOTS=  guests at a time    TIMEOUT_FACTOR='
+	@echo '  For run: TESTS= names or globs, MACHINES= names, globs or all (max), KERNEL= variant (default)'
+	@echo '           of $(variants); these for shell and doctor, too; MUTANTS= names or globs, for mutants'
+	@echo '  LINUX=   tarball or tree     QEMU=  binary     JOBS=  make -j     BOOTS=  guests at a time'
+	@echo '  TIMEOUT_FACTOR=  on all time-outs, for a slow or busy host'
 
 run: kernel image    ## fetch, compose, build, boot, run the quicker selftests of the series and a core of mainline's
 	@$(python) harness/run.py run
@@ -34,7 +35,7 @@ check: $(addprefix kernel-,$(variants)) image harness-check    ## the project's 
 packages:            ## install the Debian packages that are missing (as root; else say which)
 	@$(h)/packages.sh
 
-# A slip in TESTS=, MACHINES= or KERNEL= is found before anything is built.
+# A slip in a variable is found before anything is built.
 names: packages
 	@$(python) harness/run.py names
 

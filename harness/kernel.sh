@@ -8,8 +8,7 @@
 . harness/lib.sh
 
 variant=${1:-}
-sed 's/#.*//; /^$/d' "$top/harness/variants" >"$build/variants.$$"
-trap 'rm -f "$build/variants.$$"' EXIT
+variants=$(sed 's/#.*//; /^$/d' "$top/harness/variants")
 trap 'exit 130' INT TERM
 source=
 while read -r name from _ _ fragments; do
@@ -17,9 +16,11 @@ while read -r name from _ _ fragments; do
 		source=$from
 		break
 	fi
-done <"$build/variants.$$"
+done <<EOF
+$variants
+EOF
 [ -n "$source" ] ||
-	die "KERNEL=$variant: there are" "$(awk '{ printf "%s ", $1 }' "$build/variants.$$")"
+	die "KERNEL=$variant: there are" "$(echo "$variants" | awk '{ printf "%s ", $1 }')"
 
 tree=$build/$source/tree
 obj=$build/$source/obj-$variant

@@ -81,13 +81,6 @@ def _fact(name):
     return lambda boot: (boot.fact(name) not in ('0', ''), f'{name} {boot.fact(name)}')
 
 
-def _cap(name):
-    def look(boot):
-        value = boot.fact(f'cap.{name}')
-        return value.lstrip('-').isdigit() and int(value) > 0, f'{name} {value}'
-    return look
-
-
 def _mte_host(boot):
     """For processes of the host."""
     if 'arm64.nomte' in boot.cmdline.split():
@@ -116,7 +109,7 @@ def _idc(boot):
 
 
 def _memory(gib):
-    return lambda boot: (boot.memory >= gib << 30, f'-m {boot.memory >> 20}M')
+    return lambda boot: (boot.memory >= gib << 30, f'memory of {boot.memory >> 20}M')
 
 
 def _test_mem(boot):
@@ -162,7 +155,6 @@ FEATURES = {
     'kmemleak': _fact('kmemleak'),
     'vfio': _fact('vfio'),
     'test-mem': _test_mem,
-    'cap-memory-fault': _cap('KVM_CAP_MEMORY_FAULT_INFO'),
 }
 
 

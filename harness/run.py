@@ -4,7 +4,7 @@
 
 Called by the Makefile:
 
-  run.py names    check TESTS, MACHINES, KERNEL and TIMEOUT_FACTOR of the environment
+  run.py names    check TESTS, MACHINES, KERNEL, BOOTS and TIMEOUT_FACTOR of the environment
   run.py run      TESTS, MACHINES and KERNEL of the environment choose
   run.py check    what harness/matrix says
   run.py doctor   what this host has, and what each machine will run
@@ -438,8 +438,9 @@ def chosen(machines, variants, default='max'):
     """The machines and the kernel variant that the environment names."""
     names = data.select((os.environ.get('MACHINES') or default).split(), machines, 'machine')
     variant = os.environ.get('KERNEL') or 'default'
-    if variant not in variants:
-        raise judge.DataError(f'kernel variant {variant}: there is none; there are: {" ".join(variants)}')
+    known = [v for v, (source, _, _) in variants.items() if source != 'mutant']
+    if variant not in known:
+        raise judge.DataError(f'kernel variant {variant}: there is none; there are: {" ".join(known)}')
     return names, variant
 
 

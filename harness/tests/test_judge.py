@@ -3,7 +3,7 @@
 
 Holds: every way of passing without evidence is told from passing; what people read
 as the reason is the one line that says why; the rules of tests.ini work in both
-directions; the exit status is the one DESIGN promises. samples/output/ are outputs of
+directions; the exit status is the one the README promises. samples/output/ are outputs of
 KVM's selftests under QEMU, their first line is the end that init reported.
 """
 

@@ -275,19 +275,21 @@ static const char *start_logging(struct env *env, bool unmapped)
 static const char *check_log(struct env *env, u64 start, u64 size)
 {
 	u64 first = start / page_size, last = size ? (start + size - 1) / page_size : 0, i;
+	const char *failure = NULL;
 	bool expected, dirty;
 
 	dirty_log_fetch(&env->log);
 	for (i = 0; i < nr_pages(env); i++) {
 		expected = size && i >= first && i <= last;
 		dirty = test_bit(i, env->bmap);
+		/* A page that is lost is worse than one too many. */
 		if (expected && !dirty)
 			return "a page that was stored to isn't dirty";
 		if (!expected && dirty)
-			return "a page that wasn't stored to is dirty";
+			failure = "a page that wasn't stored to is dirty";
 	}
 
-	return NULL;
+	return failure;
 }
 
 /* The granules from @start on have what the instruction stores, others are old. */
