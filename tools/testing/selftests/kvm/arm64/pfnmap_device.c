@@ -10,6 +10,9 @@
  * The attributes of a mapping cannot be read. Device memory shows by an unaligned
  * load, which raises an alignment fault there; whether pages or PMDs were inserted, by
  * the number of faults.
+ *
+ * The memory is what mem= hides from the kernel, or, with the address of a PCI device
+ * and the number of a BAR as arguments, the memory behind that.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -1067,7 +1070,28 @@ static void run_case(const char *name, const struct kind *k, void (*test)(void),
 		test_mem_load_params(test_mem_params());
 }
 
-int main(void)
+/* Have the device use a BAR of a PCI device, which must be enabled and memory. */
+static void use_bar(const char *bdf, int nr)
+{
+	u64 start = 0, end = 0, flags;
+	char path[128], given[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource", bdf);
+	file = fopen(path, "r");
+	for (; file && nr >= 0; nr--) {
+		if (fscanf(file, "%lx %lx %lx", &start, &end, &flags) != 3)
+			start = end = 0;
+	}
+	if (file)
+		fclose(file);
+	__TEST_REQUIRE(start != end, "there is no such BAR");
+
+	snprintf(given, sizeof(given), "start=0x%lx size=0x%lx", start, end - start + 1);
+	setenv("KVM_TEST_MEM", given, true);
+}
+
+int main(int argc, char *argv[])
 {
 	static const struct {
 		const char *name;
@@ -1096,6 +1120,8 @@ int main(void)
 
 	page = getpagesize();
 	pmd = test_mem_pmd_size();
+	if (argc == 3)
+		use_bar(argv[1], atoi(argv[2]));
 	reason = test_mem_load();
 	__TEST_REQUIRE(!reason, "%s", reason);
 

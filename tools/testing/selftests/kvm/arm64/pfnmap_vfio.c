@@ -8,10 +8,11 @@
  * have them as well as one without. A kernel that wants all memory of such a VM
  * to be able to hold tags refuses the memslot.
  *
- * Takes the address of a PCI device that is bound to vfio-pci, on the command
- * line or in VFIO_SELFTESTS_BDF, of which all BARs that can be mapped and are
- * prefetchable, hence memory, are tried: data has to pass both ways. QEMU's
- * ivshmem-plain has one.
+ * Takes addresses of PCI devices that are bound to vfio-pci, on the command line
+ * or in VFIO_SELFTESTS_BDF. All BARs are tried that can be mapped and are
+ * prefetchable, hence memory: data has to pass both ways. QEMU's ivshmem-plain has
+ * one. Of QEMU's edu device the registers are tried: one that identifies it, and
+ * one that returns the inverse of what is written to it.
  */
 #include <libgen.h>
 #include <sys/ioctl.h>
@@ -30,17 +31,31 @@
 #define HOST_DATA	0x1122334455667788UL
 #define GUEST_DATA	0x99aabbccddeeff00UL
 
+/* Vendor and device, and the registers. */
+#define EDU_ID		0x11e81234
+#define EDU_IDENT	0x00
+#define EDU_IDENT_MASK	0xffff
+#define EDU_IDENT_VALUE	0x00ed
+#define EDU_LIVENESS	0x04
+
 struct bar {
+	const char *bdf;
+	int nr;
 	void *addr;
 	size_t size;
+	bool registers;
 };
 
-static void config_access(int fd, u64 config, u64 offset, u16 *val, bool write)
+static void config_read(int fd, u64 config, u64 offset, void *val, size_t size)
 {
-	ssize_t ret = write ? pwrite(fd, val, sizeof(*val), config + offset) :
-			      pread(fd, val, sizeof(*val), config + offset);
+	TEST_ASSERT(pread(fd, val, size, config + offset) == size,
+		    "Can't read config space, errno %d", errno);
+}
 
-	TEST_ASSERT(ret == sizeof(*val), "Can't access config space, errno %d", errno);
+static void config_write(int fd, u64 config, u64 offset, const void *val, size_t size)
+{
+	TEST_ASSERT(pwrite(fd, val, size, config + offset) == size,
+		    "Can't write config space, errno %d", errno);
 }
 
 static struct vfio_region_info region_info(int fd, u32 index)
@@ -109,20 +124,27 @@ static int map_bars(const char *bdf, int fd, struct bar *bars)
 	struct vfio_region_info info;
 	int i, nr = 0;
 	u16 command;
+	u32 id;
 
-	config_access(fd, config, PCI_COMMAND, &command, false);
+	config_read(fd, config, PCI_VENDOR_ID, &id, sizeof(id));
+	config_read(fd, config, PCI_COMMAND, &command, sizeof(command));
 	command |= PCI_COMMAND_MEMORY;
-	config_access(fd, config, PCI_COMMAND, &command, true);
+	config_write(fd, config, PCI_COMMAND, &command, sizeof(command));
 
 	for (i = VFIO_PCI_BAR0_REGION_INDEX; i <= VFIO_PCI_BAR5_REGION_INDEX; i++) {
 		info = region_info(fd, i);
 		if (!info.size || !(info.flags & VFIO_REGION_INFO_FLAG_MMAP) ||
-		    info.size < getpagesize() || !is_prefetchable(bdf, i))
+		    info.size < getpagesize() || !(id == EDU_ID || is_prefetchable(bdf, i)))
 			continue;
 
-		bars[nr].size = info.size;
-		bars[nr++].addr = __kvm_mmap(info.size, PROT_READ | PROT_WRITE, MAP_SHARED,
-					     fd, info.offset);
+		bars[nr++] = (struct bar) {
+			.bdf		= bdf,
+			.nr		= i,
+			.addr		= __kvm_mmap(info.size, PROT_READ | PROT_WRITE,
+						     MAP_SHARED, fd, info.offset),
+			.size		= info.size,
+			.registers	= id == EDU_ID,
+		};
 	}
 
 	return nr;
@@ -136,6 +158,18 @@ static u64 guest_read(u64 addr, u64 b, u64 c, u64 d)
 static u64 guest_write(u64 addr, u64 data, u64 c, u64 d)
 {
 	WRITE_ONCE(*(u64 *)addr, data);
+
+	return 0;
+}
+
+static u64 guest_read32(u64 addr, u64 b, u64 c, u64 d)
+{
+	return READ_ONCE(*(u32 *)addr);
+}
+
+static u64 guest_write32(u64 addr, u64 data, u64 c, u64 d)
+{
+	WRITE_ONCE(*(u32 *)addr, data);
 
 	return 0;
 }
@@ -173,7 +207,34 @@ static const char *check_page(struct kvm_vcpu *vcpu, bool mte, gpa_t gpa, u64 *d
 	return NULL;
 }
 
-static void run(bool mte, int nr, const struct bar *bar)
+static const char *check_memory(struct kvm_vcpu *vcpu, bool mte, const struct bar *bar)
+{
+	size_t last = bar->size - getpagesize();
+
+	return check_page(vcpu, mte, MTE_TEST_GPA, bar->addr) ?:
+	       check_page(vcpu, mte, MTE_TEST_GPA + last, bar->addr + last);
+}
+
+/* The VMM, which sees the same registers, stays out of it. */
+static const char *check_registers(struct kvm_vcpu *vcpu, bool mte)
+{
+	u32 value = (u32)GUEST_DATA;
+
+	if ((mte_vcpu_call(vcpu, guest_read32, MTE_TEST_GPA + EDU_IDENT, 0, 0, 0) &
+	     EDU_IDENT_MASK) != EDU_IDENT_VALUE)
+		return "the guest doesn't read the identification of the device";
+
+	mte_vcpu_call(vcpu, guest_write32, MTE_TEST_GPA + EDU_LIVENESS, value, 0, 0);
+	if (mte_vcpu_call(vcpu, guest_read32, MTE_TEST_GPA + EDU_LIVENESS, 0, 0, 0) != (u32)~value)
+		return "the device doesn't answer to the guest";
+
+	if (mte && !mte_vcpu_call(vcpu, mte_guest_have_tag, MTE_TEST_GPA, MTE_GRANULE_SIZE, 0, 0))
+		return "the guest sees a tag";
+
+	return NULL;
+}
+
+static void run(bool mte, const struct bar *bar)
 {
 	const char *name = mte ? "VM with MTE" : "VM without MTE";
 	const char *failure = NULL;
@@ -182,7 +243,8 @@ static void run(bool mte, int nr, const struct bar *bar)
 	int ret;
 
 	if (mte && !kvm_check_cap(KVM_CAP_ARM_MTE)) {
-		ksft_test_result_skip("%s, BAR %d: KVM doesn't offer MTE\n", name, nr);
+		ksft_test_result_skip("%s, %s, BAR %d: KVM doesn't offer MTE\n", name,
+				      bar->bdf, bar->nr);
 		return;
 	}
 
@@ -194,37 +256,41 @@ static void run(bool mte, int nr, const struct bar *bar)
 
 	ret = __vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, bar->size, bar->addr);
 	if (ret) {
-		ksft_test_result_fail("%s, BAR %d: the memslot is refused, errno %d\n",
-				      name, nr, errno);
+		ksft_test_result_fail("%s, %s, BAR %d: the memslot is refused, errno %d\n",
+				      name, bar->bdf, bar->nr, errno);
 		goto out;
 	}
 
-	failure = check_page(vcpu, mte, MTE_TEST_GPA, bar->addr) ?:
-		  check_page(vcpu, mte, MTE_TEST_GPA + bar->size - getpagesize(),
-			     bar->addr + bar->size - getpagesize());
-	ksft_test_result(!failure, "%s, BAR %d%s%s\n", name, nr, failure ? ": " : "",
-			 failure ?: "");
+	failure = bar->registers ? check_registers(vcpu, mte) : check_memory(vcpu, mte, bar);
+	ksft_test_result(!failure, "%s, %s, BAR %d%s%s\n", name, bar->bdf, bar->nr,
+			 failure ? ": " : "", failure ?: "");
 out:
 	kvm_vm_free(vm);
 }
 
+#define MAX_DEVICES	4
+
 int main(int argc, char *argv[])
 {
-	const char *bdf = argc > 1 ? argv[1] : getenv("VFIO_SELFTESTS_BDF");
-	struct bar bars[PCI_STD_NUM_BARS];
-	int fd, nr, i;
+	struct bar bars[MAX_DEVICES * PCI_STD_NUM_BARS];
+	char *env = getenv("VFIO_SELFTESTS_BDF");
+	char **bdfs = argc > 1 ? argv + 1 : &env;
+	int nr_bdfs = argc > 1 ? argc - 1 : !!env;
+	int fd, nr = 0, i;
 
 	ksft_print_header();
-	__TEST_REQUIRE(bdf, "no PCI device was given");
-	fd = open_device(bdf);
-	__TEST_REQUIRE(fd >= 0, "the PCI device isn't bound to vfio-pci");
-	nr = map_bars(bdf, fd, bars);
-	__TEST_REQUIRE(nr, "the PCI device has no memory that can be mapped");
+	__TEST_REQUIRE(nr_bdfs && nr_bdfs <= MAX_DEVICES, "no PCI device was given");
+	for (i = 0; i < nr_bdfs; i++) {
+		fd = open_device(bdfs[i]);
+		__TEST_REQUIRE(fd >= 0, "the PCI device isn't bound to vfio-pci");
+		nr += map_bars(bdfs[i], fd, &bars[nr]);
+	}
+	__TEST_REQUIRE(nr, "the PCI devices have no BAR that can be mapped");
 
 	ksft_set_plan(2 * nr);
 	for (i = 0; i < nr; i++) {
-		run(false, i, &bars[i]);
-		run(true, i, &bars[i]);
+		run(false, &bars[i]);
+		run(true, &bars[i]);
 	}
 
 	ksft_finished();
