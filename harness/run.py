@@ -294,6 +294,9 @@ class Run:
         self.crowd = max(1, 2 * count / (os.cpu_count() or 1))
         self.jobs = [Job(self, *job) for job in jobs]
         if count > 1:
+            # What takes long first, or it is alone at the end.
+            self.jobs.sort(key=lambda job: -job.factor * len(job.tests))
+        if count > 1:
             self.column = max(len(job.name) for job in self.jobs)
         with concurrent.futures.ThreadPoolExecutor(max(1, count)) as pool:
             begun = [pool.submit(job.execute) for job in self.jobs]
@@ -463,8 +466,7 @@ def plan_check(run):
     plans = []
     for variant, kind, names in data.matrix():
         for name in data.select(names, run.machines, 'machine'):
-            tests = [t for t in run.tests.values()
-                     if data.KINDS[kind](t) and not {name, variant} & set(t.not_on)]
+            tests = [t for t in data.of_kind(kind, run.tests) if not {name, variant} & set(t.not_on)]
             if tests:
                 plans.append((variant, name, tests))
     return plans

@@ -554,6 +554,9 @@ class DataFiles(BadInput):
     def test_matrix(self):
         self.slip('matrix', 'neoverse-n1', 'neoverse-n9', 'neoverse-n9', 'cortex-a710')
 
+    def test_matrix_tests(self):
+        self.slip('matrix', 'pfnmap_*', 'pfnmapp_*', 'test pfnmapp_*')
+
     def test_matrix_variant(self):
         self.slip('matrix', '16k', '17k', '17k', 'default')
 

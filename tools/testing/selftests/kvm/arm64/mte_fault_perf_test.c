@@ -70,6 +70,7 @@ static u64 timed_touch(struct kvm_vcpu *vcpu, u64 nr, u64 stride, bool write)
 
 static void measure(bool mte, enum mte_mem_type type)
 {
+	const char *name = mte ? "with MTE" : "without MTE";
 	bool blocks = type == MTE_MEM_ANON_THP;
 	size_t size = blocks ? NR_BLOCKS * pmd_size() : pmd_size();
 	u64 nr = blocks ? NR_BLOCKS : size / getpagesize(), stride = size / nr;
@@ -84,7 +85,7 @@ static void measure(bool mte, enum mte_mem_type type)
 	if (!reason)
 		reason = mte_mem_populate(&mem);
 	if (reason) {
-		pr_info("%s: %s\n", blocks ? "blocks" : "pages", reason);
+		ksft_test_result_skip("%s, %s: %s\n", name, blocks ? "blocks" : "pages", reason);
 		return;
 	}
 
@@ -108,10 +109,10 @@ static void measure(bool mte, enum mte_mem_type type)
 		vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, 0, mem.hva);
 	}
 
-	pr_info("%s MTE, %s: read %lu, write %lu, write to a protected page %lu, enabling dirty logging %lu per %s\n",
-		mte ? "with" : "without", blocks ? "blocks" : "pages", to_ns(read) / nr,
-		to_ns(write) / nr, to_ns(perm) / nr, to_ns(split) / nr,
-		blocks ? "block" : "page");
+	ksft_test_result_pass("%s, %s: read %lu, write %lu, write to a protected page %lu, enabling dirty logging %lu per %s\n",
+			      name, blocks ? "blocks" : "pages", to_ns(read) / nr,
+			      to_ns(write) / nr, to_ns(perm) / nr, to_ns(split) / nr,
+			      blocks ? "block" : "page");
 
 	kvm_vm_free(vm);
 	mte_mem_free(&mem);
@@ -119,12 +120,14 @@ static void measure(bool mte, enum mte_mem_type type)
 
 int main(void)
 {
+	ksft_print_header();
 	mte_require();
+	ksft_set_plan(4);
 
 	measure(false, MTE_MEM_ANON);
 	measure(false, MTE_MEM_ANON_THP);
 	measure(true, MTE_MEM_ANON);
 	measure(true, MTE_MEM_ANON_THP);
 
-	return 0;
+	ksft_finished();
 }
