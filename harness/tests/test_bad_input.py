@@ -498,6 +498,7 @@ class DataFiles(BadInput):
     def setUp(self):
         super().setUp()
         self.write('harness/tests.ini', '[psci_test]\nset = mainline\n')
+        self.write('harness/matrix', 'default all max neoverse-n1\n16k psci_* max\n')
 
     def slip(self, name, old, new, *words):
         text = self.read(f'harness/{name}')
@@ -555,7 +556,7 @@ class DataFiles(BadInput):
         self.slip('matrix', 'neoverse-n1', 'neoverse-n9', 'neoverse-n9', 'cortex-a710')
 
     def test_matrix_tests(self):
-        self.slip('matrix', 'pfnmap_*', 'pfnmapp_*', 'test pfnmapp_*')
+        self.slip('matrix', 'psci_*', 'psci_*,nonsense_*', 'test nonsense_*', 'psci_test')
 
     def test_matrix_variant(self):
         self.slip('matrix', '16k', '17k', '17k', 'default')
