@@ -317,6 +317,7 @@ class Run(BadInput):
                      'build/series/obj-default/arch/arm64/boot/Image'):
             self.write(path, 'x')
         self.write('harness/tests.ini', '[first]\nset = mainline\n\n[second]\nset = mainline\n')
+        self.write('harness/matrix', 'default all max\n')
         os.makedirs(f'{self.top}/build/series/tree/tools/testing')
         os.symlink(f'{TREE}/tools/testing/kunit', f'{self.top}/build/series/tree/tools/testing/kunit')
 
