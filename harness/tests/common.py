@@ -10,6 +10,9 @@ import tempfile
 import time
 import unittest
 
+# A shell has what it starts in the background ignore SIGINT, and what is started here would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 sys.dont_write_bytecode = True
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
