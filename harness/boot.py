@@ -25,12 +25,13 @@ _guests = set()
 _guests_lock = threading.Lock()
 _stopping = threading.Event()
 
-# RAM on top of what a machine is said to have. The kernel is told of the first part,
-# which ends inside a memory section, and so has struct pages beyond its end: memory
-# that it doesn't own is not always memory that it doesn't know. The rest has an aligned
-# PMD of 64K pages, 512M, as device memory may.
-EXTRA = 64 << 20
-HIDDEN = 960 << 20
+# The last part of a machine's memory, which the kernel isn't told of, and RAM on top of
+# it. Its memory ends inside a memory section, and so it has struct pages beyond its end:
+# memory that it doesn't own is not always memory that it doesn't know. What is on top
+# is an aligned PMD of 64K pages, as device memory may be.
+LAST = 64 << 20
+TOP = 512 << 20
+HIDDEN = LAST + TOP
 
 COMMAND_LINE = 'console=ttyAMA0 panic=-1 loglevel=7 printk.time=1'
 
@@ -50,7 +51,7 @@ class Result:
 
 def command(qemu, machine, kernel, initrd, plan, console, cmdline, memory, drives=()):
     """The exact QEMU command, as a list."""
-    known = data.memory_bytes(memory) + EXTRA
+    known = data.memory_bytes(memory) - LAST
     words = [qemu, '-machine', machine['machine'], '-cpu', machine['cpu'],
              '-smp', machine['smp'], '-m', f'{known + HIDDEN >> 20}M',
              '-display', 'none', '-monitor', 'none', '-nic', 'none', '-no-reboot',
