@@ -296,7 +296,6 @@ class Run:
         if count > 1:
             # What takes long first, or it is alone at the end.
             self.jobs.sort(key=lambda job: -job.factor * len(job.tests))
-        if count > 1:
             self.column = max(len(job.name) for job in self.jobs)
         with concurrent.futures.ThreadPoolExecutor(max(1, count)) as pool:
             begun = [pool.submit(job.execute) for job in self.jobs]

@@ -36,11 +36,6 @@ static size_t slot_size;
 /* A place to mount a file system whose files are ordinary page cache. */
 static char *ramfs;
 
-static u64 guest_read(u64 addr, u64 b, u64 c, u64 d)
-{
-	return READ_ONCE(*(u64 *)addr);
-}
-
 static u64 guest_write(u64 addr, u64 val, u64 c, u64 d)
 {
 	WRITE_ONCE(*(u64 *)addr, val);
@@ -139,7 +134,7 @@ static void run_private_memfd(void)
 	vm = vm_create_one(true, &vcpu);
 	if (set_slot(vm, 0, mem, slot_size))
 		failure = "refused";
-	else if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0))
+	else if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0))
 		failure = "the guest reads wrong data";
 	else if (!mte_vcpu_call(vcpu, guest_use_tags, MTE_TEST_GPA, slot_size, 0, 0))
 		failure = "the guest sees wrong tags";
@@ -219,7 +214,7 @@ enum seen {
 
 static enum seen guest_sees(struct kvm_vcpu *vcpu, gpa_t gpa, bool write)
 {
-	mte_vcpu_prepare(vcpu, write ? guest_write : guest_read, gpa, TEST_DATA, 0, 0);
+	mte_vcpu_prepare(vcpu, write ? guest_write : mte_guest_read, gpa, TEST_DATA, 0, 0);
 	if (_vcpu_run(vcpu))
 		return errno == EFAULT ? ERROR : OTHER;
 

@@ -1081,7 +1081,7 @@ static void use_bar(const char *bdf, int nr)
 	file = fopen(path, "r");
 	for (; file && nr >= 0; nr--) {
 		if (fscanf(file, "%lx %lx %lx", &start, &end, &flags) != 3)
-			start = end = 0;
+			end = start;
 	}
 	if (file)
 		fclose(file);
@@ -1119,7 +1119,7 @@ int main(int argc, char *argv[])
 	int fd, plan = 0;
 
 	page = getpagesize();
-	pmd = test_mem_pmd_size();
+	pmd = pmd_size();
 	if (argc == 3)
 		use_bar(argv[1], atoi(argv[2]));
 	reason = test_mem_load();

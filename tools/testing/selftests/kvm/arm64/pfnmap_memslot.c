@@ -82,7 +82,6 @@ struct row {
 	bool good_pfn;
 	const char *attr;
 	bool has_tags;
-	bool no_dirty_log;
 };
 
 static char *ramfs;
@@ -199,33 +198,33 @@ static const struct row rows[] = {
 		.mte_rule = NO, .attr = NORMAL,
 	}, {
 		.name = "PFNMAP nGnRnE", .map = map_device, .kind = KVM_TEST_MEM_NGNRNE,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = DEVICE,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = DEVICE,
 	}, {
 		.name = "PFNMAP nGnRE", .map = map_device, .kind = KVM_TEST_MEM_NGNRE,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = DEVICE,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = DEVICE,
 	}, {
 		.name = "PFNMAP NC", .map = map_device, .kind = KVM_TEST_MEM_NC,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = DEVICE,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = DEVICE,
 	}, {
 		.name = "PFNMAP NC on fault", .map = map_device, .kind = KVM_TEST_MEM_NC,
 		.flags = KVM_TEST_MEM_FAULT,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = DEVICE,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = DEVICE,
 	}, {
 		.name = "PFNMAP nGnRnE, any uncached", .map = map_device,
 		.kind = KVM_TEST_MEM_NGNRNE, .flags = KVM_TEST_MEM_ANY_UNCACHED,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = NC,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = NC,
 	}, {
 		.name = "PFNMAP NC, any uncached, on fault", .map = map_device,
 		.kind = KVM_TEST_MEM_NC, .flags = KVM_TEST_MEM_ANY_UNCACHED | KVM_TEST_MEM_FAULT,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true, .attr = NC,
+		.prot = RW, .map_flags = MAP_SHARED, .attr = NC,
 	}, {
 		.name = "PFNMAP cacheable", .map = map_device, .kind = KVM_TEST_MEM_CACHED,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true,
+		.prot = RW, .map_flags = MAP_SHARED,
 		.rule = COHERENT, .mte_rule = NO, .attr = NORMAL,
 	}, {
 		.name = "PFNMAP cacheable on fault", .map = map_device,
 		.kind = KVM_TEST_MEM_CACHED, .flags = KVM_TEST_MEM_FAULT,
-		.prot = RW, .map_flags = MAP_SHARED, .no_dirty_log = true,
+		.prot = RW, .map_flags = MAP_SHARED,
 		.rule = COHERENT, .mte_rule = NO, .attr = NORMAL,
 	}, {
 		.name = "private PFNMAP nGnRE", .map = map_device, .kind = KVM_TEST_MEM_NGNRE,
@@ -258,13 +257,20 @@ static const struct row rows[] = {
 		.access = COHERENT, .mte_rule = NO, .attr = NORMAL,
 	}, {
 		.name = "/dev/mem, NC, of memory", .map = map_dev_mem, .flags = O_SYNC,
-		.no_dirty_log = true, .mte_access = NO, .attr = NORMAL,
+		.mte_access = NO, .attr = NORMAL,
 	}, {
 		.name = "/dev/mem, cacheable, of memory", .map = map_dev_mem,
-		.no_dirty_log = true, .rule = COHERENT, .good_pfn = true, .mte_rule = NO,
+		.rule = COHERENT, .good_pfn = true, .mte_rule = NO,
 		.attr = NORMAL,
 	},
 };
+
+/* Otherwise it is pages, or may be. */
+static bool is_pfnmap(const struct row *row)
+{
+	return row->map == map_dev_mem ||
+	       (row->map == map_device && !(row->flags & KVM_TEST_MEM_MIXED));
+}
 
 static bool holds(enum rule rule)
 {
@@ -294,50 +300,9 @@ static int set_slot(struct kvm_vm *vm, u32 flags, void *hva)
 					   NR_PAGES * page_size, hva);
 }
 
-/* The line of the stage-2 page-table that maps @gpa has these words. */
-static bool stage2_shows(struct kvm_vm *vm, gpa_t gpa, const char *words)
+static bool has_attr(const char *attr, struct kvm_vm *vm)
 {
-	char *path = strdup_printf("/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
-				   getpid(), vm->fd);
-	FILE *file = fopen(path, "r");
-	bool found = false;
-	u64 start, end;
-	char line[256];
-
-	TEST_ASSERT(file, "Can't open %s, errno %d", path, errno);
-	free(path);
-
-	while (!found && fgets(line, sizeof(line), file))
-		found = sscanf(line, "0x%lx-0x%lx", &start, &end) == 2 &&
-			start <= gpa && gpa < end && strstr(line, words);
-	fclose(file);
-
-	return found;
-}
-
-static bool has_attr(const struct row *row, struct kvm_vm *vm)
-{
-	return !attrs_shown || stage2_shows(vm, MTE_TEST_GPA, row->attr);
-}
-
-static u64 guest_read(u64 addr, u64 b, u64 c, u64 d)
-{
-	return READ_ONCE(*(u64 *)addr);
-}
-
-static u64 guest_write(u64 addr, u64 data, u64 c, u64 d)
-{
-	WRITE_ONCE(*(u64 *)addr, data);
-
-	return 0;
-}
-
-/* Neither a fault nor an effect if the memory can't have tags. */
-static u64 guest_try_tag(u64 addr, u64 tag, u64 c, u64 d)
-{
-	mte_store_tag((void *)addr, tag);
-
-	return mte_load_tag((void *)addr);
+	return !attrs_shown || mte_stage2_shows(vm, MTE_TEST_GPA, attr);
 }
 
 /* The memory as the VMM sees it, if it is read-only for it: by the device. */
@@ -357,29 +322,29 @@ static const char *check_use(const struct row *row, struct kvm_vcpu *vcpu, bool 
 	u64 *data = alias(row, hva), tag;
 
 	WRITE_ONCE(*data, HOST_DATA);
-	if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
+	if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
 		return "the guest doesn't see the data of the VMM";
 
-	if (!has_attr(row, vcpu->vm))
+	if (!has_attr(row->attr, vcpu->vm))
 		return "wrong memory attribute at stage 2";
 
 	if (row->readonly) {
-		mte_vcpu_prepare(vcpu, guest_write, MTE_TEST_GPA, GUEST_DATA, 0, 0);
+		mte_vcpu_prepare(vcpu, mte_write_data, MTE_TEST_GPA, 1, 0, GUEST_DATA);
 		if (_vcpu_run(vcpu) || vcpu->run->exit_reason != KVM_EXIT_MMIO)
 			return "a write to a read-only memslot isn't an MMIO exit";
 		vcpu_run(vcpu);
 		if (READ_ONCE(*data) != HOST_DATA)
 			return "the guest has changed read-only memory";
 	} else {
-		mte_vcpu_call(vcpu, guest_write, MTE_TEST_GPA, GUEST_DATA, 0, 0);
+		mte_vcpu_call(vcpu, mte_write_data, MTE_TEST_GPA, 1, 0, GUEST_DATA);
 		if (READ_ONCE(*data) != GUEST_DATA)
 			return "the VMM doesn't see the data of the guest";
-		if (!has_attr(row, vcpu->vm))
+		if (!has_attr(row->attr, vcpu->vm))
 			return "wrong memory attribute at stage 2 after a write";
 	}
 
 	if (mte && !row->readonly) {
-		tag = mte_vcpu_call(vcpu, guest_try_tag, MTE_TEST_GPA, 5, 0, 0);
+		tag = mte_vcpu_call(vcpu, mte_guest_try_tag, MTE_TEST_GPA, 5, 0, 0);
 		if (tag != (row->has_tags ? 5 : 0))
 			return row->has_tags ? "no tags" : "tags in memory that has none";
 	}
@@ -395,7 +360,8 @@ static const char *check_fault(struct kvm_vcpu *vcpu, void *hva, bool write)
 {
 	struct kvm_run *run = vcpu->run;
 
-	mte_vcpu_prepare(vcpu, write ? guest_write : guest_read, MTE_TEST_GPA, GUEST_DATA, 0, 0);
+	mte_vcpu_prepare(vcpu, write ? mte_write_data : mte_guest_read, MTE_TEST_GPA, 1, 0,
+			 GUEST_DATA);
 	if (!failed_with(_vcpu_run(vcpu), EFAULT))
 		return write ? "the guest can write" : "the guest can read";
 
@@ -420,7 +386,7 @@ static const char *check_fault(struct kvm_vcpu *vcpu, void *hva, bool write)
 
 static const char *check_refused(const struct row *row, struct kvm_vcpu *vcpu, void *hva)
 {
-	mte_vcpu_prepare(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+	mte_vcpu_prepare(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0);
 	vcpu_run(vcpu);
 	if (vcpu->run->exit_reason != KVM_EXIT_MMIO)
 		return "there is a memslot after the attempt";
@@ -431,7 +397,7 @@ static const char *check_refused(const struct row *row, struct kvm_vcpu *vcpu, v
 	if (set_slot(vcpu->vm, row->readonly ? KVM_MEM_READONLY : 0, hva))
 		return "good memory is refused after the attempt";
 	WRITE_ONCE(*(u64 *)hva, HOST_DATA);
-	if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
+	if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
 		return "the guest can't use good memory after the attempt";
 
 	return NULL;
@@ -460,7 +426,7 @@ static const char *check_registered(const struct row *row, struct kvm_vcpu *vcpu
 		return failure;
 
 	ret = set_slot(vcpu->vm, flags | KVM_MEM_LOG_DIRTY_PAGES, hva);
-	if (row->no_dirty_log || (row->map == map_device && !(row->flags & KVM_TEST_MEM_MIXED))) {
+	if (is_pfnmap(row)) {
 		if (!failed_with(ret, EINVAL))
 			return "dirty logging of PFNs is accepted";
 	} else if (ret) {
@@ -511,7 +477,7 @@ static void run(const struct row *row, bool mte, enum way way)
 	if (way == BEHIND) {
 		TEST_ASSERT(!set_slot(vm, row->readonly ? KVM_MEM_READONLY : 0, hva),
 			    "Anonymous memory is refused, errno %d", errno);
-		mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+		mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0);
 	}
 
 	reason = row->map(row, hva, size);
@@ -546,7 +512,6 @@ static const struct block {
 /* What is mapped by a PMD in the VMM is mapped by a block at stage 2. */
 static void run_block(const struct block *block, bool mte)
 {
-	struct row row = { .attr = block->attr };
 	u64 nr_blocks, nr_pages, *last;
 	const char *failure = NULL;
 	struct kvm_test_mem_info info;
@@ -587,13 +552,13 @@ static void run_block(const struct block *block, bool mte)
 	}
 
 	WRITE_ONCE(*last, HOST_DATA);
-	if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA + pmd_size() - sizeof(u64), 0, 0, 0) !=
+	if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA + pmd_size() - sizeof(u64), 0, 0, 0) !=
 	    HOST_DATA)
 		failure = "the guest doesn't see the data of the VMM";
 	else if (!mte_stage2_leaves(vm, MTE_TEST_GPA, pmd_size(), &nr_blocks, &nr_pages) ||
 		 nr_blocks != 1 || nr_pages)
 		failure = "not mapped by a block at stage 2";
-	else if (!has_attr(&row, vm))
+	else if (!has_attr(block->attr, vm))
 		failure = "wrong memory attribute at stage 2";
 out:
 	ksft_test_result(!failure, "%s%s%s\n", name, failure ? ": " : "", failure ?: "");
@@ -627,14 +592,14 @@ static void run_two_slots(void)
 	vm = create_vm(true, size, &vcpu);
 	TEST_ASSERT(!set_slot(vm, 0, good), "Anonymous memory is refused, errno %d", errno);
 	WRITE_ONCE(*(u64 *)good, HOST_DATA);
-	mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+	mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0);
 
 	ret = __vm_set_user_memory_region(vm, DATA_SLOT + 1, 0, MTE_TEST_GPA + size, size, hva);
 	if (!failed_with(ret, EINVAL))
 		failure = "the second one isn't refused";
-	else if (!stage2_shows(vm, MTE_TEST_GPA, "R"))
+	else if (!mte_stage2_shows(vm, MTE_TEST_GPA, "R"))
 		failure = "the first one was unmapped";
-	else if (mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
+	else if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
 		failure = "the first one has lost its data";
 
 	ksft_test_result(!failure, "two memslots%s%s\n", failure ? ": " : "", failure ?: "");
@@ -677,9 +642,9 @@ static void probe(void)
 	faults_told = kvm_check_cap(KVM_CAP_MEMORY_FAULT_INFO);
 
 	TEST_ASSERT(!set_slot(vm, 0, hva), "Anonymous memory is refused, errno %d", errno);
-	mte_vcpu_call(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
-	table_shown = stage2_shows(vm, MTE_TEST_GPA, "R");
-	attrs_shown = stage2_shows(vm, MTE_TEST_GPA, NORMAL);
+	mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0);
+	table_shown = mte_stage2_shows(vm, MTE_TEST_GPA, "R");
+	attrs_shown = mte_stage2_shows(vm, MTE_TEST_GPA, NORMAL);
 
 	kvm_vm_free(vm);
 	kvm_munmap(hva, NR_PAGES * page_size);
@@ -703,7 +668,7 @@ static const char *probe_test_mem(void)
 
 	vm = create_vm(false, NR_PAGES * page_size, &vcpu);
 	TEST_ASSERT(!set_slot(vm, 0, hva), "Device memory is refused, errno %d", errno);
-	mte_vcpu_prepare(vcpu, guest_read, MTE_TEST_GPA, 0, 0, 0);
+	mte_vcpu_prepare(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0);
 	if (failed_with(_vcpu_run(vcpu), EINVAL))
 		reason = "KVM gives no device memory to a guest, as in protected mode";
 

@@ -150,18 +150,6 @@ static int map_bars(const char *bdf, int fd, struct bar *bars)
 	return nr;
 }
 
-static u64 guest_read(u64 addr, u64 b, u64 c, u64 d)
-{
-	return READ_ONCE(*(u64 *)addr);
-}
-
-static u64 guest_write(u64 addr, u64 data, u64 c, u64 d)
-{
-	WRITE_ONCE(*(u64 *)addr, data);
-
-	return 0;
-}
-
 static u64 guest_read32(u64 addr, u64 b, u64 c, u64 d)
 {
 	return READ_ONCE(*(u32 *)addr);
@@ -174,29 +162,22 @@ static u64 guest_write32(u64 addr, u64 data, u64 c, u64 d)
 	return 0;
 }
 
-static u64 guest_try_tag(u64 addr, u64 tag, u64 c, u64 d)
-{
-	mte_store_tag((void *)addr, tag);
-
-	return mte_load_tag((void *)addr);
-}
-
 static const char *check_page(struct kvm_vcpu *vcpu, bool mte, gpa_t gpa, u64 *data)
 {
 	u8 tags[MTE_TAGS_SIZE(SZ_64K)];
 
 	WRITE_ONCE(*data, HOST_DATA);
-	if (mte_vcpu_call(vcpu, guest_read, gpa, 0, 0, 0) != HOST_DATA)
+	if (mte_vcpu_call(vcpu, mte_guest_read, gpa, 0, 0, 0) != HOST_DATA)
 		return "the guest doesn't see the data of the VMM";
 
-	mte_vcpu_call(vcpu, guest_write, gpa, GUEST_DATA, 0, 0);
+	mte_vcpu_call(vcpu, mte_write_data, gpa, 1, 0, GUEST_DATA);
 	if (READ_ONCE(*data) != GUEST_DATA)
 		return "the VMM doesn't see the data of the guest";
 
 	if (!mte)
 		return NULL;
 
-	if (mte_vcpu_call(vcpu, guest_try_tag, gpa, 5, 0, 0))
+	if (mte_vcpu_call(vcpu, mte_guest_try_tag, gpa, 5, 0, 0))
 		return "the guest can store tags";
 	if (READ_ONCE(*data) != GUEST_DATA)
 		return "a store of a tag changes data";

@@ -96,9 +96,11 @@ u64 mte_store_pattern(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused);
 u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused);
+u64 mte_guest_try_tag(u64 addr, u64 tag, u64 unused2, u64 unused3);
 
 /* Data, to see that it is the right page that has the tags. */
 
+u64 mte_guest_read(u64 addr, u64 unused1, u64 unused2, u64 unused3);
 u64 mte_write_data(u64 addr, u64 nr_pages, u64 stride, u64 data);
 u64 mte_count_wrong_data(u64 addr, u64 nr_pages, u64 stride, u64 data);
 u64 mte_write_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused);
@@ -129,6 +131,7 @@ void mte_vm_add_slot(struct kvm_vm *vm, u32 slot, u32 flags, gpa_t gpa,
 void mte_vm_enable_eager_split(struct kvm_vm *vm, size_t chunk_size);
 bool mte_stage2_leaves(struct kvm_vm *vm, gpa_t gpa, size_t size,
 		       u64 *nr_blocks, u64 *nr_pages);
+bool mte_stage2_shows(struct kvm_vm *vm, gpa_t gpa, const char *words);
 void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf);
 
 /* What mte_vcpu_call() runs in the guest. */

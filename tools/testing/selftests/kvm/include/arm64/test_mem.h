@@ -12,14 +12,9 @@
 #define SELFTEST_KVM_ARM64_TEST_MEM_H
 
 #include "kvm_util.h"
+#include "mte.h"
 
 #include "../../test_modules/kvm_test_mem.h"
-
-/* What a PMD of the host maps: a table has as many entries as a page has words. */
-static inline size_t test_mem_pmd_size(void)
-{
-	return (size_t)getpagesize() * getpagesize() / 8;
-}
 
 /* Have the device. NULL, or the reason why there is none, to be given to a skip. */
 const char *test_mem_load(void);
@@ -46,7 +41,7 @@ void test_mem_revoke(int fd);
 
 /*
  * Map a part of the range, as the file is set, at an address that is as far from a
- * multiple of test_mem_pmd_size() as the memory is, so that PMDs can map it.
+ * multiple of pmd_size() as the memory is, so that PMDs can map it.
  * MAP_FAILED with errno set; without underscores it has to work.
  */
 void *__test_mem_map_fd(int fd, u64 offset, size_t size, int prot, int map_flags);

@@ -185,6 +185,36 @@ u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused)
 }
 
 /**
+ * mte_guest_try_tag() - Store a tag where that may have no effect
+ * @addr:	Address of the granule, untagged.
+ * @tag:	The tag.
+ * @unused2:	Ignored.
+ * @unused3:	Ignored.
+ *
+ * Return: the tag that is loaded afterwards, zero for memory that has none.
+ */
+u64 mte_guest_try_tag(u64 addr, u64 tag, u64 unused2, u64 unused3)
+{
+	mte_store_tag((void *)addr, tag);
+
+	return mte_load_tag((void *)addr);
+}
+
+/**
+ * mte_guest_read() - Read data, for mte_vcpu_call()
+ * @addr:	Address to read from.
+ * @unused1:	Ignored.
+ * @unused2:	Ignored.
+ * @unused3:	Ignored.
+ *
+ * Return: the data.
+ */
+u64 mte_guest_read(u64 addr, u64 unused1, u64 unused2, u64 unused3)
+{
+	return READ_ONCE(*(u64 *)addr);
+}
+
+/**
  * mte_write_data() - Write to the start of some pages
  * @addr:	Address to write to in the first page.
  * @nr_pages:	Number of pages.
@@ -434,6 +464,44 @@ void mte_vm_enable_eager_split(struct kvm_vm *vm, size_t chunk_size)
 		vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region->region);
 }
 
+static FILE *open_stage2_dump(struct kvm_vm *vm)
+{
+	char *path = strdup_printf("/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
+				   getpid(), vm->fd);
+	FILE *file = fopen(path, "r");
+
+	free(path);
+
+	return file;
+}
+
+/**
+ * mte_stage2_shows() - Check what the dump of the stage-2 page-table says of a page
+ * @vm:		The VM.
+ * @gpa:	Address in the guest.
+ * @words:	What to look for in the line that @gpa is part of.
+ *
+ * The dump must be there: CONFIG_PTDUMP_STAGE2_DEBUGFS and a mounted debugfs.
+ *
+ * Return: true if the line has these words.
+ */
+bool mte_stage2_shows(struct kvm_vm *vm, gpa_t gpa, const char *words)
+{
+	FILE *file = open_stage2_dump(vm);
+	bool found = false;
+	u64 start, end;
+	char line[256];
+
+	TEST_ASSERT(file, "Can't open the dump of the stage-2 page-table, errno %d", errno);
+
+	while (!found && fgets(line, sizeof(line), file))
+		found = sscanf(line, "0x%lx-0x%lx", &start, &end) == 2 &&
+			start <= gpa && gpa < end && strstr(line, words);
+	fclose(file);
+
+	return found;
+}
+
 /**
  * mte_stage2_leaves() - Count the leaves of the stage-2 page-table for a range
  * @vm:		The VM.
@@ -449,13 +517,10 @@ void mte_vm_enable_eager_split(struct kvm_vm *vm, size_t chunk_size)
 bool mte_stage2_leaves(struct kvm_vm *vm, gpa_t gpa, size_t size,
 		       u64 *nr_blocks, u64 *nr_pages)
 {
-	char *path = strdup_printf("/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
-				   getpid(), vm->fd);
-	FILE *file = fopen(path, "r");
+	FILE *file = open_stage2_dump(vm);
 	u64 start, end, bytes;
 	char line[256];
 
-	free(path);
 	if (!file)
 		return false;
 

@@ -265,7 +265,7 @@ void test_mem_revoke(int fd)
 
 void *__test_mem_map_fd(int fd, u64 offset, size_t size, int prot, int map_flags)
 {
-	const size_t pmd = test_mem_pmd_size();
+	const size_t pmd = pmd_size();
 	struct kvm_test_mem_info info;
 	void *area, *addr, *mem;
 	int err;
