@@ -40,8 +40,6 @@
 #define DFSC_EXTERNAL	0x10
 
 #define SPSR_TCO	BIT(25)
-#define SPSR_EL0	0x3c0
-#define SPSR_EL1H	0x3c5
 
 /* Pages of the memslot: data of EL1, data of EL0, instructions of EL0. */
 #define EL1_DATA	0
@@ -63,9 +61,6 @@ static struct sight {
 	u64 spsr;
 	u64 tco;
 } seen, seen_leaving_el0;
-
-/* Where to go on at EL1 when EL0 is done. */
-static u64 el1_resume;
 
 /* The guest. */
 
@@ -111,8 +106,7 @@ static void guest_data_abort(struct ex_regs *regs)
 static void guest_leave_el0(struct ex_regs *regs)
 {
 	see(&seen_leaving_el0, regs);
-	regs->pc = el1_resume;
-	regs->pstate = SPSR_EL1H;
+	mte_guest_leave_el0(regs);
 }
 
 static u64 guest_el1(u64 addr, u64 store, u64 data, u64 tco)
@@ -128,28 +122,6 @@ static u64 guest_el1(u64 addr, u64 store, u64 data, u64 tco)
 	set_tco(false);
 
 	return data;
-}
-
-static u64 guest_el0(u64 addr, u64 insns, u64 data, u64 tco)
-{
-	register u64 x0 asm("x0") = data;
-	register u64 x1 asm("x1") = addr;
-
-	asm volatile("adr	x2, 1f\n\t"
-		     "str	x2, %[resume]\n\t"
-		     "msr	elr_el1, %[insns]\n\t"
-		     "msr	spsr_el1, %[spsr]\n\t"
-		     "isb\n\t"
-		     "eret\n"
-		     "1:"
-		     : "+r"(x0), [resume] "=m"(el1_resume)
-		     : "r"(x1), [insns] "r"(insns),
-		       [spsr] "r"(SPSR_EL0 | (tco ? SPSR_TCO : 0))
-		     : "x2", "memory");
-	dsb(sy);
-	isb();
-
-	return x0;
 }
 
 static u64 guest_prepare(u64 addr, u64 data, u64 tag, u64 d)
@@ -278,7 +250,7 @@ static const char *run_access(struct env *env, const struct mode *mode, bool el0
 	memset(seen_by(env), 0, sizeof(struct sight));
 
 	if (el0)
-		data = mte_vcpu_call(env->vcpu, guest_el0, addr,
+		data = mte_vcpu_call(env->vcpu, mte_guest_el0, addr,
 				     page_addr(store ? EL0_STORE : EL0_LOAD), NEW_DATA, mode->tco);
 	else
 		data = mte_vcpu_call(env->vcpu, guest_el1, addr, store, NEW_DATA, mode->tco);
@@ -375,7 +347,7 @@ static void raise_svc(struct env *env, bool tco)
 static void raise_svc_el0(struct env *env, bool tco)
 {
 	memset(seen_leaving_el0_by(env), 0, sizeof(struct sight));
-	mte_vcpu_call(env->vcpu, guest_el0, page_addr(EL0_DATA), page_addr(EL0_LOAD), 0, tco);
+	mte_vcpu_call(env->vcpu, mte_guest_el0, page_addr(EL0_DATA), page_addr(EL0_LOAD), 0, tco);
 	*seen_by(env) = *seen_leaving_el0_by(env);
 }
 

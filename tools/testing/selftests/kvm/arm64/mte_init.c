@@ -43,9 +43,6 @@
 /* A PMD of 64K pages is 512M, too much for some machines to have more than once. */
 #define MAX_FOLIO_SIZE	SZ_64M
 
-/* Bit of an entry of /proc/kpageflags: PG_arch_2, which is PG_mte_tagged. */
-#define KPF_ARCH_2	BIT_ULL(41)
-
 enum access {
 	READ,
 	WRITE,
@@ -144,22 +141,6 @@ static void run_or_skip(const struct mem_kind *kind, size_t folio_size, const st
 
 	run(name, way, &mem);
 	mte_mem_free(&mem);
-}
-
-/* Returns false if the flags can't be read. */
-static bool page_flags(u64 pfn, u64 *flags)
-{
-	ssize_t ret;
-	int fd;
-
-	fd = open("/proc/kpageflags", O_RDONLY);
-	if (fd < 0)
-		return false;
-
-	ret = pread(fd, flags, sizeof(*flags), pfn * sizeof(*flags));
-	kvm_close(fd);
-
-	return ret == sizeof(*flags);
 }
 
 /* The page is shared by all that were never written to. */

@@ -34,18 +34,7 @@
 #define DATA_SLOT	1
 #define TEST_TAG	0x5
 
-/* Stage 2 of the guest: 39 bits, that is one table of blocks of 1G. */
-#define S2_ENTRIES	512
-#define S2_BLOCK	(PTE_VALID | 0xf << 2 | 3 << 6 | PTE_SHARED | PTE_AF)
-/* T0SZ, SL0 of level 1, write-back, inner shareable, 4K, 40 bits, RES1 */
-#define S2_VTCR		(25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 2 << 16 | BIT(31))
-
 static size_t page_size;
-
-static u64 guest_read_el(u64 a, u64 b, u64 c, u64 d)
-{
-	return get_current_el();
-}
 
 static u64 guest_pfr1(u64 a, u64 b, u64 c, u64 d)
 {
@@ -90,44 +79,6 @@ static u64 guest_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 	return mte_count_stale(addr, nr_pages, page_size, stride);
 }
 
-#define copy_el2_to_el1(reg)						\
-	write_sysreg_s(read_sysreg_s(SYS_##reg##_EL1), SYS_##reg##_EL12)
-
-/* Go on at EL1, with the same stack, and stage 2 enabled. */
-static u64 guest_enter_el1(u64 table, u64 b, u64 c, u64 d)
-{
-	u64 tmp;
-
-	copy_el2_to_el1(CPACR);
-	copy_el2_to_el1(MAIR);
-	copy_el2_to_el1(TCR);
-	copy_el2_to_el1(TTBR0);
-	copy_el2_to_el1(TTBR1);
-	copy_el2_to_el1(VBAR);
-	copy_el2_to_el1(SCTLR);
-
-	write_sysreg(S2_VTCR, vtcr_el2);
-	write_sysreg(table, vttbr_el2);
-	sysreg_clear_set(hcr_el2, HCR_EL2_TGE, HCR_EL2_VM | HCR_EL2_RW);
-	isb();
-	asm volatile("tlbi vmalls12e1is\n\t"
-		     "dsb ish\n\t"
-		     "isb" : : : "memory");
-
-	asm volatile("mov %0, sp\n\t"
-		     "msr sp_el1, %0\n\t"
-		     "adr %0, 1f\n\t"
-		     "msr elr_el2, %0\n\t"
-		     /* EL1h, all exceptions masked */
-		     "mov %0, #0x3c5\n\t"
-		     "msr spsr_el2, %0\n\t"
-		     "isb\n\t"
-		     "eret\n"
-		     "1:" : "=&r"(tmp) : : "memory", "cc");
-
-	return 0;
-}
-
 static struct kvm_vm *vm_create_el2(size_t size, struct kvm_vcpu **vcpu)
 {
 	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / page_size);
@@ -136,19 +87,6 @@ static struct kvm_vm *vm_create_el2(size_t size, struct kvm_vcpu **vcpu)
 	mte_vm_add_vcpus_el2(vm, 1, vcpu);
 
 	return vm;
-}
-
-static void enter_l2(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
-{
-	gva_t gva = vm_alloc_page(vm);
-	u64 *table = addr_gva2hva(vm, gva), i;
-
-	for (i = 0; i < S2_ENTRIES; i++)
-		table[i] = i * SZ_1G | S2_BLOCK;
-
-	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 2, "Not at EL2");
-	mte_vcpu_call(vcpu, guest_enter_el1, addr_gva2gpa(vm, gva), 0, 0, 0);
-	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 1, "Not at EL1");
 }
 
 static bool tells_of_mte(u64 pfr1, u64 pfr2)
@@ -184,7 +122,7 @@ static void run_id_regs(enum reader reader)
 		pfr2 = vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64PFR2_EL1));
 	} else {
 		if (reader == GUEST_OF_GUEST)
-			enter_l2(vm, vcpu);
+			mte_vcpu_enter_el1(vcpu, mte_guest_s2_create(vm));
 		pfr1 = mte_vcpu_call(vcpu, guest_pfr1, 0, 0, 0, 0);
 		pfr2 = mte_vcpu_call(vcpu, guest_pfr2, 0, 0, 0, 0);
 	}
@@ -252,7 +190,7 @@ static void run(const struct testcase *test)
 	vm = vm_create_el2(mem.size, &vcpu);
 	mte_vm_add_slot(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem.hva, mem.size);
 	if (test->l2)
-		enter_l2(vm, vcpu);
+		mte_vcpu_enter_el1(vcpu, mte_guest_s2_create(vm));
 
 	if (test->collapse)
 		collapse(vm, vcpu, &mem, nr_pages / 2);

@@ -98,6 +98,11 @@ u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused);
 u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused);
 u64 mte_guest_try_tag(u64 addr, u64 tag, u64 unused2, u64 unused3);
 
+/* Instructions at EL0, until an SVC. */
+
+u64 mte_guest_el0(u64 addr, u64 insns, u64 data, u64 tco);
+void mte_guest_leave_el0(struct ex_regs *regs);
+
 /* Data, to see that it is the right page that has the tags. */
 
 u64 mte_guest_read(u64 addr, u64 unused1, u64 unused2, u64 unused3);
@@ -142,6 +147,15 @@ void mte_vcpu_prepare(struct kvm_vcpu *vcpu, mte_guest_fn fn,
 u64 mte_vcpu_result(struct kvm_vcpu *vcpu);
 u64 mte_vcpu_call(struct kvm_vcpu *vcpu, mte_guest_fn fn,
 		  u64 arg0, u64 arg1, u64 arg2, u64 arg3);
+
+/* What a guest with an EL2 lets the guest that it runs do with memory. */
+#define GUEST_S2_READ		BIT(6)
+#define GUEST_S2_WRITE		BIT(7)
+
+gpa_t mte_guest_s2_create(struct kvm_vm *vm);
+void mte_guest_s2_map(struct kvm_vm *vm, gpa_t root, gpa_t ipa, gpa_t gpa, int level,
+		      u64 access);
+void mte_vcpu_enter_el1(struct kvm_vcpu *vcpu, gpa_t root);
 
 int __mte_copy_tags(struct kvm_vm *vm, gpa_t gpa, size_t size, void *tags, u64 flags);
 void mte_copy_tags_to_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, const void *tags);
@@ -260,7 +274,11 @@ void page_frames_put(struct page_frames *frames);
 #define PAGEMAP_PRESENT		BIT_ULL(63)
 #define PAGEMAP_PFN_MASK	GENMASK_ULL(54, 0)
 
+/* Bit of the flags of a page: PG_arch_2, which is PG_mte_tagged. */
+#define KPF_ARCH_2		BIT_ULL(41)
+
 u64 pagemap_entry(const void *addr);
+bool page_flags(u64 pfn, u64 *flags);
 bool is_huge_mapped(const void *addr, size_t size);
 int is_large_folio(const void *addr);
 const char *memcg_enter(void);

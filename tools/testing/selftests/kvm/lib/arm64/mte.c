@@ -25,6 +25,7 @@
 #include <asm/barrier.h>
 #include <asm/hwcap.h>
 #include <asm/mman.h>
+#include <asm/sysreg.h>
 
 #include "mte.h"
 #include "test_util.h"
@@ -290,6 +291,59 @@ u64 mte_count_wrong_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused)
 		wrong += READ_ONCE(*(u64 *)addr) != addr;
 
 	return wrong;
+}
+
+/* Where to go on at EL1 when EL0 is done. Used in guest memory only. */
+static u64 el1_resume;
+
+#define SPSR_TCO	BIT(25)
+#define SPSR_EL0	0x3c0
+#define SPSR_EL1H	0x3c5
+
+/**
+ * mte_guest_el0() - Run instructions at EL0, for mte_vcpu_call()
+ * @addr:	What x1 is.
+ * @insns:	Address of the instructions, the last of which is SVC. EL0 must be able
+ *		to execute them, and they have no stack.
+ * @data:	What x0 is.
+ * @tco:	Whether PSTATE.TCO is set.
+ *
+ * The handler of the SVC has to be mte_guest_leave_el0(), or call it. Only one vCPU
+ * at a time can do this.
+ *
+ * Return: x0
+ */
+u64 mte_guest_el0(u64 addr, u64 insns, u64 data, u64 tco)
+{
+	register u64 x0 asm("x0") = data;
+	register u64 x1 asm("x1") = addr;
+
+	asm volatile("adr	x2, 1f\n\t"
+		     "str	x2, %[resume]\n\t"
+		     "msr	elr_el1, %[insns]\n\t"
+		     "msr	spsr_el1, %[spsr]\n\t"
+		     "isb\n\t"
+		     "eret\n"
+		     "1:"
+		     : "+r"(x0), [resume] "=m"(el1_resume)
+		     : "r"(x1), [insns] "r"(insns),
+		       [spsr] "r"(SPSR_EL0 | (tco ? SPSR_TCO : 0))
+		     : "x2", "memory");
+	/* Make TFSRE0_EL1 up to date. */
+	dsb(sy);
+	isb();
+
+	return x0;
+}
+
+/**
+ * mte_guest_leave_el0() - Return from an exception to whom mte_guest_el0() runs for
+ * @regs:	Registers at the exception.
+ */
+void mte_guest_leave_el0(struct ex_regs *regs)
+{
+	regs->pc = el1_resume;
+	regs->pstate = SPSR_EL1H;
 }
 
 /**
@@ -635,6 +689,130 @@ u64 mte_vcpu_call(struct kvm_vcpu *vcpu, mte_guest_fn fn,
 	return mte_vcpu_result(vcpu);
 }
 
+/*
+ * Stage 2 of a guest with an EL2: pages of 4K, and 39 bits, of which the table of
+ * level 1 translates the first nine.
+ */
+#define GUEST_S2_ENTRIES	512
+#define GUEST_S2_TABLE		(PTE_VALID | BIT(1))
+/* Normal memory, write-back. */
+#define GUEST_S2_LEAF		(PTE_VALID | 0xf << 2 | PTE_SHARED | PTE_AF)
+/* T0SZ, SL0 of level 1, write-back, inner shareable, 4K, 40 bits, RES1 */
+#define GUEST_S2_VTCR		(25 | 1 << 6 | 1 << 8 | 1 << 10 | 3 << 12 | 2 << 16 | BIT(31))
+
+/**
+ * mte_guest_s2_map() - Map memory at stage 2 of a guest with an EL2
+ * @vm:		The VM, with pages of 4K.
+ * @root:	Table of mte_guest_s2_create().
+ * @ipa:	Address that the guest of the guest uses.
+ * @gpa:	Address that the guest uses.
+ * @level:	Level of the entry, 1 to 3: 1G, 2M or 4K, to which @ipa and @gpa are
+ *		aligned. What @root maps there in larger pieces is gone.
+ * @access:	GUEST_S2_*, or zero for an invalid entry.
+ *
+ * For a guest that doesn't run with these tables yet: there is no TLB maintenance.
+ */
+void mte_guest_s2_map(struct kvm_vm *vm, gpa_t root, gpa_t ipa, gpa_t gpa, int level,
+		      u64 access)
+{
+	u64 *entry;
+	int i;
+
+	for (i = 1; ; i++) {
+		entry = addr_gpa2hva(vm, root);
+		entry += (ipa >> (39 - 9 * i)) % GUEST_S2_ENTRIES;
+		if (i == level)
+			break;
+		if ((*entry & GUEST_S2_TABLE) != GUEST_S2_TABLE)
+			*entry = addr_gva2gpa(vm, vm_alloc_page(vm)) | GUEST_S2_TABLE;
+		root = *entry & ~GUEST_S2_TABLE;
+	}
+
+	*entry = !access ? 0 : gpa | access | GUEST_S2_LEAF | (level == 3 ? GUEST_S2_TABLE : 0);
+}
+
+/**
+ * mte_guest_s2_create() - Create tables for stage 2 of a guest with an EL2
+ * @vm:		The VM, with pages of 4K.
+ *
+ * They map all addresses to themselves, by blocks of 1G, and allow everything.
+ *
+ * Return: the address of the table of level 1 in the guest.
+ */
+gpa_t mte_guest_s2_create(struct kvm_vm *vm)
+{
+	gpa_t root = addr_gva2gpa(vm, vm_alloc_page(vm));
+	u64 i;
+
+	for (i = 0; i < GUEST_S2_ENTRIES; i++)
+		mte_guest_s2_map(vm, root, i * SZ_1G, i * SZ_1G, 1,
+				 GUEST_S2_READ | GUEST_S2_WRITE);
+
+	return root;
+}
+
+static u64 guest_read_el(u64 unused0, u64 unused1, u64 unused2, u64 unused3)
+{
+	return get_current_el();
+}
+
+#define copy_el2_to_el1(reg)						\
+	write_sysreg_s(read_sysreg_s(SYS_##reg##_EL1), SYS_##reg##_EL12)
+
+/* EL1 goes on with the stack, and EL2 gets one for exceptions of EL1. */
+static u64 guest_enter_el1(u64 root, u64 el2_stack, u64 unused2, u64 unused3)
+{
+	u64 tmp;
+
+	copy_el2_to_el1(CPACR);
+	copy_el2_to_el1(MAIR);
+	copy_el2_to_el1(TCR);
+	copy_el2_to_el1(TTBR0);
+	copy_el2_to_el1(TTBR1);
+	copy_el2_to_el1(VBAR);
+	copy_el2_to_el1(SCTLR);
+
+	write_sysreg(GUEST_S2_VTCR, vtcr_el2);
+	write_sysreg(root, vttbr_el2);
+	sysreg_clear_set(hcr_el2, HCR_EL2_TGE, HCR_EL2_VM | HCR_EL2_RW);
+	isb();
+	asm volatile("tlbi vmalls12e1is\n\t"
+		     "dsb ish\n\t"
+		     "isb" : : : "memory");
+
+	asm volatile("mov %0, sp\n\t"
+		     "msr sp_el1, %0\n\t"
+		     "mov sp, %1\n\t"
+		     "adr %0, 1f\n\t"
+		     "msr elr_el2, %0\n\t"
+		     /* EL1h, all exceptions masked */
+		     "mov %0, #0x3c5\n\t"
+		     "msr spsr_el2, %0\n\t"
+		     "isb\n\t"
+		     "eret\n"
+		     "1:" : "=&r"(tmp) : "r"(el2_stack) : "memory", "cc");
+
+	return 0;
+}
+
+/**
+ * mte_vcpu_enter_el1() - Have a guest go on at EL1, as a guest of its own
+ * @vcpu:	vCPU of mte_vm_add_vcpus_el2(), still at EL2.
+ * @root:	Table of mte_guest_s2_create(), for its stage 2.
+ *
+ * It has the registers, the memory and the functions of the guest at EL2, which it
+ * returns to for exceptions that are taken to EL2: those are for handlers of
+ * VECTOR_SYNC_LOWER_64.
+ */
+void mte_vcpu_enter_el1(struct kvm_vcpu *vcpu, gpa_t root)
+{
+	struct kvm_vm *vm = vcpu->vm;
+
+	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 2, "Not at EL2");
+	mte_vcpu_call(vcpu, guest_enter_el1, root, vm_alloc_page(vm) + vm->page_size, 0, 0);
+	TEST_ASSERT(mte_vcpu_call(vcpu, guest_read_el, 0, 0, 0, 0) == 1, "Not at EL1");
+}
+
 /**
  * __mte_copy_tags() - KVM_ARM_MTE_COPY_TAGS as it is
  * @vm:		The VM.
@@ -957,6 +1135,28 @@ void page_frames_put(struct page_frames *frames)
 }
 
 /**
+ * page_flags() - Entry of /proc/kpageflags for a page frame
+ * @pfn:	Number of the page frame.
+ * @flags:	Where to store the flags.
+ *
+ * Return: false if the kernel doesn't tell.
+ */
+bool page_flags(u64 pfn, u64 *flags)
+{
+	ssize_t ret;
+	int fd;
+
+	fd = open("/proc/kpageflags", O_RDONLY);
+	if (fd < 0)
+		return false;
+
+	ret = pread(fd, flags, sizeof(*flags), pfn * sizeof(*flags));
+	kvm_close(fd);
+
+	return ret == sizeof(*flags);
+}
+
+/**
  * is_huge_mapped() - Is a range mapped by huge pages only
  * @addr:	Start of the range.
  * @size:	Size of the range.
@@ -1009,16 +1209,8 @@ bool is_huge_mapped(const void *addr, size_t size)
 int is_large_folio(const void *addr)
 {
 	u64 pfn = pagemap_entry(addr) & PAGEMAP_PFN_MASK, flags;
-	ssize_t ret;
-	int fd;
 
-	fd = open("/proc/kpageflags", O_RDONLY);
-	if (fd < 0)
-		return -1;
-
-	ret = pread(fd, &flags, sizeof(flags), pfn * sizeof(flags));
-	kvm_close(fd);
-	if (!pfn || ret != sizeof(flags))
+	if (!pfn || !page_flags(pfn, &flags))
 		return -1;
 
 	return !!(flags & (BIT_ULL(KPF_COMPOUND_HEAD) | BIT_ULL(KPF_COMPOUND_TAIL)));
