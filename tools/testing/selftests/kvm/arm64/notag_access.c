@@ -231,6 +231,12 @@ static u64 alias_addr(void)
 	return MTE_TEST_GPA + SZ_4G;
 }
 
+/* The same memory once more, but behind what is behind it otherwise. */
+static u64 reverse_addr(void)
+{
+	return MTE_TEST_GPA + 2UL * SZ_4G;
+}
+
 /* The guest. */
 
 #define EL0	BIT(0)
@@ -345,6 +351,9 @@ static void create_vm(struct env *env, u64 bits, size_t size, bool eager)
 		code_page(env, true)[i] = (struct insn){ *ops[i].insn, INSN_SVC };
 	}
 	mte_vm_add_slot(env->vm, CODE_SLOT, 0, code_addr(false, 0), env->code, 2 * page_size);
+	virt_map(env->vm, reverse_addr(), code_addr(false, 0), page_size / env->vm->page_size);
+	virt_map(env->vm, reverse_addr() + page_size, MTE_TEST_GPA,
+		 page_size / env->vm->page_size);
 	for (gva = 0; gva < page_size; gva += env->vm->page_size)
 		*virt_get_pte_hva(env->vm, code_addr(true, 0) + gva) |= PTE_USER;
 }
@@ -642,6 +651,36 @@ static const char *check_read_only(struct env *env, const struct memslot_kind *k
 	return check_no_access(env, OP_LDG, &unchecked, false);
 }
 
+/*
+ * One load from two pages, the other of which can have tags. The address that the
+ * guest is denied is that of the page without.
+ */
+static const char *check_straddle(struct env *env, const struct memslot_kind *kind)
+{
+	static const struct mode checked = { "synchronous", SCTLR_EL1_TCF_SYNC };
+	u64 addrs[] = {
+		MTE_TEST_GPA + page_size - sizeof(u32),
+		reverse_addr() + page_size - sizeof(u32),
+	};
+	const char *failure;
+	int i;
+
+	set_mode(env, &checked);
+	for (i = 0; i < ARRAY_SIZE(addrs); i++) {
+		map_kind(kind, env->data, page_size);
+		mte_vcpu_prepare(env->vcpu, guest_do, addrs[i], code_addr(false, OP_LDR), 0, 0);
+		failure = mte_vcpu_run_notag(env->vcpu, MTE_TEST_GPA);
+		if (failure)
+			return failure;
+		memslot_map_anon(env->data, page_size);
+		if (_vcpu_run(env->vcpu))
+			return "doesn't complete";
+		mte_vcpu_result(env->vcpu);
+	}
+
+	return NULL;
+}
+
 /* Pages that are written to while that is logged. The blocks come later. */
 static const char *check_dirty_log(struct env *env, const struct memslot_kind *kind)
 {
@@ -693,6 +732,7 @@ static const struct check {
 	{ "mapped behind a memslot", check_behind },
 	{ "KVM_ARM_MTE_COPY_TAGS", check_copy_tags },
 	{ "read-only memslot", check_read_only },
+	{ "load across its end, and its start", check_straddle },
 	{ "dirty logging of pages", check_dirty_log },
 };
 
@@ -875,6 +915,10 @@ static u64 guest_race(u64 addr, u64 b, u64 c, u64 d)
 	u64 nr = 0;
 
 	while (!READ_ONCE(race_over)) {
+		/* The VMM may have changed the stage 1 of the guest. */
+		asm volatile("tlbi vaae1, %0\n\t"
+			     "dsb nsh\n\t"
+			     "isb" : : "r"(addr >> 12) : "memory");
 		mte_load_tag((void *)addr);
 		nr++;
 	}
@@ -924,14 +968,26 @@ enum change {
 	DELETED,
 	MOVED,
 	REPLACED,
+	/* By the guest, to memory that has tags: that is never what is denied. */
+	TRANSLATED,
 	NR_CHANGES,
 };
 
-static const char * const change_names[] = { "deleted", "moved", "replaced" };
+static const char * const change_names[] = {
+	"deleted", "moved", "replaced", "translated otherwise",
+};
+
+/* Where memory with tags is, for TRANSLATED. */
+static gpa_t tagged_gpa(void)
+{
+	return MTE_TEST_GPA + SZ_2G;
+}
 
 static void change_once(struct kvm_vm *vm, enum change change, const struct memslot_kind *kind,
 			void *data)
 {
+	u64 *pte = virt_get_pte_hva(vm, MTE_TEST_GPA), old = *pte;
+
 	switch (change) {
 	case DELETED:
 		vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, 0, data);
@@ -941,9 +997,13 @@ static void change_once(struct kvm_vm *vm, enum change change, const struct mems
 		vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA + SZ_1G, page_size, data);
 		vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, page_size, data);
 		break;
-	default:
+	case REPLACED:
 		memslot_map_anon(data, page_size);
 		map_kind(kind, data, page_size);
+		break;
+	default:
+		WRITE_ONCE(*pte, *virt_get_pte_hva(vm, tagged_gpa()));
+		WRITE_ONCE(*pte, old);
 	}
 }
 
@@ -954,12 +1014,13 @@ static void run_race(const struct memslot_kind *kind, enum change change)
 	struct kvm_vcpu *vcpus[NR_RACERS];
 	const char *reason, *failure = NULL;
 	u64 nr_tag_exits = 0, nr_no_slot = 0, nr_changes = 0;
+	void *data, *tagged;
 	struct timespec start;
 	struct kvm_vm *vm;
-	void *data;
 	int i;
 
 	data = kvm_mmap(page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	tagged = kvm_mmap(page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	reason = map_kind(kind, data, page_size);
 	if (reason) {
 		ksft_test_result_skip("%s: %s\n", name, reason);
@@ -972,6 +1033,7 @@ static void run_race(const struct memslot_kind *kind, enum change change)
 	vm_enable_cap(vm, KVM_CAP_ARM_NISV_TO_USER, 1);
 	mte_vm_add_vcpus(vm, NR_RACERS, vcpus);
 	mte_vm_add_slot(vm, DATA_SLOT, 0, MTE_TEST_GPA, data, page_size);
+	mte_vm_add_slot(vm, CODE_SLOT, 0, tagged_gpa(), tagged, page_size);
 	memset(racers, 0, sizeof(racers));
 	write_guest_global(vm, race_over, false);
 
@@ -1000,6 +1062,7 @@ static void run_race(const struct memslot_kind *kind, enum change change)
 	ksft_test_result(!failure, "%s%s%s\n", name, failure ? ": " : "", failure ?: "");
 	kvm_vm_free(vm);
 out:
+	kvm_munmap(tagged, page_size);
 	kvm_munmap(data, page_size);
 	free(name);
 }
@@ -1038,16 +1101,30 @@ static u64 probe_hits(void)
 	return hits;
 }
 
-/* How often something is cleaned when a page is mapped, and when it is unmapped. */
-static void count_cleans(struct env *env, u64 hits[2])
+/*
+ * How often something is cleaned when a page of @kind, or an anonymous one, is mapped,
+ * and when it is unmapped. Others may have something cleaned at the same time, and so
+ * may the guest, for what else it needs: the lowest of some counts is that of the page.
+ */
+static void count_cleans(struct env *env, const struct memslot_kind *kind, u64 hits[2])
 {
-	u64 start = probe_hits(), mapped;
+	u64 start, mapped, unmapped;
+	int i;
 
-	mte_vcpu_call(env->vcpu, mte_write_data, MTE_TEST_GPA, 1, 0, HOST_DATA);
-	mapped = probe_hits();
-	memslot_map_anon(env->data, page_size);
-	hits[0] = mapped - start;
-	hits[1] = probe_hits() - mapped;
+	for (i = 0; i < 4; i++) {
+		memslot_map_anon(env->data, page_size);
+		if (kind)
+			map_kind(kind, env->data, page_size);
+
+		start = probe_hits();
+		mte_vcpu_call(env->vcpu, mte_write_data, MTE_TEST_GPA, 1, 0, HOST_DATA);
+		mapped = probe_hits();
+		memslot_map_anon(env->data, page_size);
+		unmapped = probe_hits();
+
+		hits[0] = i ? min(hits[0], mapped - start) : mapped - start;
+		hits[1] = i ? min(hits[1], unmapped - mapped) : unmapped - mapped;
+	}
 }
 
 /* At the end of the test, whatever that is. */
@@ -1080,11 +1157,8 @@ static void run_clean(const struct memslot_kind *kind)
 	memslot_map_anon(env.data, page_size);
 	create_vm(&env, notag_bit(kind->class), page_size, false);
 	add_data(&env, 0);
-	/* What else the guest needs for that is mapped by the first one. */
-	count_cleans(&env, anon);
-	count_cleans(&env, anon);
-	map_kind(kind, env.data, page_size);
-	count_cleans(&env, notag);
+	count_cleans(&env, NULL, anon);
+	count_cleans(&env, kind, notag);
 	env_free(&env);
 
 	/* When mapping it is for the function to find that nothing is to be done. */

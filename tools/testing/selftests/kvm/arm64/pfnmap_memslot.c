@@ -154,6 +154,9 @@ static void run_replaced(void)
 	WRITE_ONCE(replace_over, true);
 	pthread_join(thread, NULL);
 
+	if (!failure && !nr_replaced)
+		failure = "nothing was replaced";
+
 	ksft_print_msg("%s: %lu times, %lu accesses\n", name, nr_replaced, nr);
 	ksft_test_result(!failure, "%s%s%s\n", name, failure ? ": " : "", failure ?: "");
 	kvm_vm_free(vm);
