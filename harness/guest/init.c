@@ -41,6 +41,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -66,6 +67,7 @@
 #define PLAN		"/sys/firmware/qemu_fw_cfg/by_name/opt/harness/plan/raw"
 #define PORTS		"/sys/class/virtio-ports"
 #define PORT_NAME	"results\n"
+#define PORT_DRIVER	"/sys/bus/virtio/drivers/virtio_console"
 #define MODULES		"/modules"	/* a directory for each kernel */
 #define TEST_MODULES	"/tests/kvm/test_modules"
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
@@ -130,10 +132,17 @@ static char *__printf(1, 2) format(const char *fmt, ...)
 	return text;
 }
 
+static void reattach_channel(void);
+
 static void send_bytes(const char *bytes, size_t size)
 {
 	while (size) {
-		ssize_t n = write(channel, bytes, size);
+		struct pollfd port = { .fd = channel, .events = POLLOUT };
+		ssize_t n;
+
+		if (poll(&port, 1, 0) > 0 && port.revents & POLLHUP)
+			reattach_channel();
+		n = write(channel, bytes, size);
 
 		/* A broken port takes 0 bytes for ever. */
 		if (n <= 0)
@@ -347,6 +356,34 @@ static void open_channel(void)
 		usleep(10000);
 	}
 	channel = port.fd;
+}
+
+/*
+ * A system that was hibernated asks QEMU whether ports are connected before it gives it
+ * buffers for the answer (virtcons_restore()). So the answer is lost, and who writes to
+ * a port waits for ever. The driver asks again when it is bound.
+ */
+static void reattach_channel(void)
+{
+	char device[PATH_MAX], *link;
+	glob_t found;
+	ssize_t n;
+
+	if (glob(PORTS "/*", 0, NULL, &found))
+		give_up("result port");
+	link = format("%s/device", found.gl_pathv[0]);
+	n = readlink(link, device, sizeof(device) - 1);
+	if (n < 0)
+		give_up(link);
+	device[n] = '\0';
+	free(link);
+	globfree(&found);
+
+	close(channel);
+	if (write_file(PORT_DRIVER "/unbind", basename(device)) ||
+	    write_file(PORT_DRIVER "/bind", basename(device)))
+		give_up(PORT_DRIVER);
+	open_channel();
 }
 
 /* --------------------------------------------------------------------- jobs */

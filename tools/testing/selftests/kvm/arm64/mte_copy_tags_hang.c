@@ -45,7 +45,7 @@
  * long a case may take to set up. Where a broken kernel can recover, let it do
  * so before it reports an RCU stall or a lockup.
  */
-#define PATIENCE_MS	5000
+#define PATIENCE_MS	2000
 #define TIMEOUT_MS	60000
 
 struct env {

@@ -3,10 +3,9 @@
  * Mappings of memory that the kernel does not know, of every kind that a driver can
  * give: /dev/kvm_test_mem of test_modules/.
  *
- * The module is looked for in $KVM_TEST_MODULES, or else in test_modules beside the
- * directory of the test. Its range is $KVM_TEST_MEM ("start=ADDRESS size=SIZE"), or
- * else memory of the machine that mem= keeps from the kernel. A device that is there
- * already is used as it is.
+ * For where the module is looked for see test_module.h. Its range is $KVM_TEST_MEM
+ * ("start=ADDRESS size=SIZE"), or else memory of the machine that mem= keeps from the
+ * kernel. A device that is there already is used as it is.
  */
 #ifndef SELFTEST_KVM_ARM64_TEST_MEM_H
 #define SELFTEST_KVM_ARM64_TEST_MEM_H

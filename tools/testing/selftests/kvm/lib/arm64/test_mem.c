@@ -5,16 +5,15 @@
 #include <dirent.h>
 #include <endian.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include <linux/sizes.h>
 
 #include "kvm_util.h"
 #include "test_mem.h"
+#include "test_module.h"
 
 #define DT_ROOT		"/sys/firmware/devicetree/base"
 #define DRIVER		"/sys/bus/platform/drivers/" KVM_TEST_MEM_NAME
@@ -116,32 +115,9 @@ static struct range find_hole(void)
 	return best;
 }
 
-static int open_module(void)
-{
-	const char *dir = getenv("KVM_TEST_MODULES");
-	char self[PATH_MAX] = "", path[PATH_MAX + 64];
-
-	if (!dir) {
-		TEST_ASSERT(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0,
-			    "/proc/self/exe: %s", strerror(errno));
-		snprintf(path, sizeof(path), "%s/../test_modules/" KVM_TEST_MEM_NAME ".ko",
-			 dirname(self));
-	} else {
-		snprintf(path, sizeof(path), "%s/" KVM_TEST_MEM_NAME ".ko", dir);
-	}
-	return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 int test_mem_load_params(const char *args)
 {
-	int fd, ret;
-
-	fd = open_module();
-	if (fd < 0)
-		return errno;
-	ret = syscall(__NR_finit_module, fd, args, 0) ? errno : 0;
-	close(fd);
-	return ret;
+	return test_module_load(KVM_TEST_MEM_NAME, args);
 }
 
 static bool read_parameter(const char *name, char *value, size_t size)
@@ -165,8 +141,9 @@ const char *test_mem_load(void)
 	const char *given = getenv("KVM_TEST_MEM");
 	static char reason[256];
 	char start[40], size[40];
+	const char *missing;
 	struct range hole;
-	int fd, err;
+	int err;
 
 	if (read_parameter("start", start, sizeof(start)) &&
 	    read_parameter("size", size, sizeof(size))) {
@@ -178,13 +155,9 @@ const char *test_mem_load(void)
 			"no access to " KVM_TEST_MEM_DEV : NULL;
 	}
 
-	if (access("/proc/modules", F_OK))
-		return "CONFIG_MODULES is off";
-
-	fd = open_module();
-	if (fd < 0)
-		return "test_modules/" KVM_TEST_MEM_NAME ".ko was not built";
-	close(fd);
+	missing = test_module_missing(KVM_TEST_MEM_NAME);
+	if (missing)
+		return missing;
 
 	if (given) {
 		snprintf(params, sizeof(params), "%s", given);
@@ -205,7 +178,7 @@ const char *test_mem_load(void)
 
 bool test_mem_unload(void)
 {
-	return !syscall(__NR_delete_module, KVM_TEST_MEM_NAME, O_NONBLOCK);
+	return test_module_unload(KVM_TEST_MEM_NAME);
 }
 
 const char *test_mem_params(void)
