@@ -153,6 +153,7 @@ FEATURES = {
     'userfaultfd': _fact('userfaultfd'),
     'memory-failure': _fact('memory_failure'),
     'kmemleak': _fact('kmemleak'),
+    'fault-injection': _fact('fault_injection'),
     'vfio': _fact('vfio'),
     'test-mem': _test_mem,
 }

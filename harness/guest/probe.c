@@ -269,6 +269,7 @@ static void kernel(void)
 	fact("modules", !access("/proc/modules", F_OK));
 	fact("hidden_mb", hidden_mb());
 	fact("kmemleak", !access("/sys/kernel/debug/kmemleak", F_OK));
+	fact("fault_injection", !access("/proc/self/fail-nth", F_OK));
 	fact("vfio", has_vfio());
 }
 

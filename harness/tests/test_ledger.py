@@ -25,7 +25,7 @@ ID_AA64MMFR0_EL1 0x2100032310201126
 ID_AA64MMFR2_EL1 0x1221011112011011
 '''
 FACTS = {'kvm': '1', 'page_size': '4096', 'swap': '1', 'ksm': '1', 'userfaultfd': '1', 'memory_failure': '1',
-         'kmemleak': '0', 'vfio': '0', 'ctr_el0': '0xb444c004', 'cap.KVM_CAP_ARM_EL2': '0'}
+         'kmemleak': '0', 'fault_injection': '0', 'vfio': '0', 'ctr_el0': '0xb444c004', 'cap.KVM_CAP_ARM_EL2': '0'}
 SAID = '[    0.072100] kvm [1]: {} mode initialized successfully\r\n'
 
 
@@ -126,7 +126,7 @@ class Features(unittest.TestCase):
         self.assertEqual(list(features), list(ledger.FEATURES))
         for name in ('kvm', 'vhe', 'mte', 'mte3', 'mteperm', 'fwb', 'dic', '4k', 'swap'):
             self.assertTrue(features[name][0], name)
-        for name in ('nvhe', 'protected', 'nested', '16k', '64k', 'kmemleak', 'vfio', 'test-mem', 'memory-4g'):
+        for name in ('nvhe', 'protected', 'nested', '16k', '64k', 'kmemleak', 'fault-injection', 'vfio', 'test-mem', 'memory-4g'):
             self.assertFalse(features[name][0], name)
         self.assertTrue(all(why for _, why in features.values()))
 

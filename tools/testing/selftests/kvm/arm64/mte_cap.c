@@ -46,16 +46,6 @@ static bool refused(int ret)
 	return ret == -1 && errno == EINVAL;
 }
 
-static u64 guest_pfr1(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR1_EL1);
-}
-
-static u64 guest_pfr2(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR2_EL1);
-}
-
 /* Which fields that tell of MTE are set: at most what the VM should have. */
 static const char *check_id_regs(struct kvm_vcpu *vcpu, bool mte)
 {
@@ -77,8 +67,8 @@ static const char *check_id_regs(struct kvm_vcpu *vcpu, bool mte)
 			     ID_AA64PFR2_EL1_MTESTOREONLY_MASK)))
 		return "ID_AA64PFR2_EL1 tells of MTE";
 
-	if (mte_vcpu_call(vcpu, guest_pfr1, 0, 0, 0, 0) != pfr1 ||
-	    mte_vcpu_call(vcpu, guest_pfr2, 0, 0, 0, 0) != pfr2)
+	if (mte_vcpu_call(vcpu, mte_guest_pfr1, 0, 0, 0, 0) != pfr1 ||
+	    mte_vcpu_call(vcpu, mte_guest_pfr2, 0, 0, 0, 0) != pfr2)
 		return "the guest reads another value than the VMM";
 
 	return NULL;

@@ -39,17 +39,12 @@
 #define DFSC_TAG_CHECK	0x11
 #define DFSC_EXTERNAL	0x10
 
-#define SPSR_TCO	BIT(25)
-
 /* Pages of the memslot: data of EL1, data of EL0, instructions of EL0. */
 #define EL1_DATA	0
 #define EL0_DATA	1
 #define EL0_LOAD	2
 #define EL0_STORE	3
 #define NR_PAGES	4
-
-/* AP[1] of a stage-1 descriptor: EL0 may access it. */
-#define PTE_USER	BIT(6)
 
 static size_t page_size;
 

@@ -36,30 +36,9 @@
 
 static size_t page_size;
 
-static u64 guest_pfr1(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR1_EL1);
-}
-
-static u64 guest_pfr2(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR2_EL1);
-}
-
-/*
- * What KVM restores are the bits of SCTLR_ELx that the guest should know of,
- * but nothing keeps the guest from setting the one that gives access to tags,
- * in that of its exception level.
- */
-static void guest_enable_tags(void)
-{
-	sysreg_clear_set(sctlr_el1, 0, SCTLR_EL1_ATA);
-	isb();
-}
-
 static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
 {
-	guest_enable_tags();
+	mte_guest_enable_tags();
 	mte_store_tags((void *)addr, size, tag);
 
 	return 0;
@@ -67,14 +46,14 @@ static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
 
 static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
 {
-	guest_enable_tags();
+	mte_guest_enable_tags();
 
 	return mte_have_tag((void *)addr, size, tag);
 }
 
 static u64 guest_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 {
-	guest_enable_tags();
+	mte_guest_enable_tags();
 
 	return mte_count_stale(addr, nr_pages, page_size, stride);
 }
@@ -123,8 +102,8 @@ static void run_id_regs(enum reader reader)
 	} else {
 		if (reader == GUEST_OF_GUEST)
 			mte_vcpu_enter_el1(vcpu, mte_guest_s2_create(vm));
-		pfr1 = mte_vcpu_call(vcpu, guest_pfr1, 0, 0, 0, 0);
-		pfr2 = mte_vcpu_call(vcpu, guest_pfr2, 0, 0, 0, 0);
+		pfr1 = mte_vcpu_call(vcpu, mte_guest_pfr1, 0, 0, 0, 0);
+		pfr2 = mte_vcpu_call(vcpu, mte_guest_pfr2, 0, 0, 0, 0);
 	}
 
 	ksft_test_result(!tells_of_mte(pfr1, pfr2), "ID registers, %s: 0x%lx, 0x%lx\n",

@@ -46,9 +46,6 @@
 
 #define DFSC_EXTERNAL	0x10
 
-/* AP[1] of a stage-1 descriptor: EL0 may access it. */
-#define PTE_USER	BIT(6)
-
 static size_t page_size;
 static u64 offered;
 
@@ -397,16 +394,6 @@ static void prepare(struct env *env, int op, const struct mode *mode, bool el0)
 			 (el0 ? EL0 : 0) | (mode->tco ? TCO : 0), 0);
 }
 
-static u64 get_pc(struct env *env)
-{
-	return vcpu_get_reg(env->vcpu, ARM64_CORE_REG(regs.pc));
-}
-
-static void skip_insn(struct env *env)
-{
-	vcpu_set_reg(env->vcpu, ARM64_CORE_REG(regs.pc), get_pc(env) + 4);
-}
-
 /* The access exits, and again, until there is memory that can have tags. */
 static const char *check_no_access(struct env *env, int op, const struct mode *mode, bool el0)
 {
@@ -418,7 +405,7 @@ static const char *check_no_access(struct env *env, int op, const struct mode *m
 		failure = mte_vcpu_run_notag(env->vcpu, MTE_TEST_GPA);
 		if (failure)
 			return failure;
-		if (get_pc(env) != code_addr(el0, op))
+		if (vcpu_pc(env->vcpu) != code_addr(el0, op))
 			return "moves the PC";
 		/* What stores data as well may have done that part. */
 		data = READ_ONCE(*env->data);
@@ -428,7 +415,7 @@ static const char *check_no_access(struct env *env, int op, const struct mode *m
 
 	/* What replaces the memory has tags of zero, which is the wrong one then. */
 	if (mode->tagged) {
-		skip_insn(env);
+		vcpu_skip_insn(env->vcpu);
 	} else {
 		memslot_map_anon(env->data, page_size);
 		WRITE_ONCE(*env->data, HOST_DATA);
@@ -642,7 +629,7 @@ static const char *check_read_only(struct env *env, const struct memslot_kind *k
 	prepare(env, OP_STG, &unchecked, false);
 	if (_vcpu_run(env->vcpu) || env->vcpu->run->exit_reason != KVM_EXIT_ARM_NISV)
 		return "STG isn't a store to read-only memory";
-	skip_insn(env);
+	vcpu_skip_insn(env->vcpu);
 	vcpu_run(env->vcpu);
 	mte_vcpu_result(env->vcpu);
 
@@ -783,11 +770,11 @@ static const char *check_leaves(struct env *env, u64 nr_blocks, u64 nr_pages)
 			return failure;
 
 		/* Go on without the store, and then the load. */
-		skip_insn(env);
+		vcpu_skip_insn(env->vcpu);
 		failure = mte_vcpu_run_notag(env->vcpu, MTE_TEST_GPA + addr);
 		if (failure)
 			return failure;
-		skip_insn(env);
+		vcpu_skip_insn(env->vcpu);
 		vcpu_run(env->vcpu);
 		mte_vcpu_result(env->vcpu);
 	}
@@ -856,7 +843,7 @@ static const char *map_dev_zero(void **data)
 		return "no /dev/zero";
 
 	map = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
-	start = (void *)(((u64)map + pmd_size() - 1) & -(u64)pmd_size());
+	start = align_ptr_up(map, pmd_size());
 	if (start > map)
 		kvm_munmap(map, start - map);
 	kvm_munmap(start + pmd_size(), map + size - start - pmd_size());
@@ -1145,7 +1132,8 @@ static void run_clean(const struct memslot_kind *kind)
 	reason = map_kind(kind, env.data, page_size);
 	if (!reason && !tracing_write("kprobe_events",
 				      "p:kprobes/" PROBE " clean_dcache_guest_page"))
-		reason = "no kprobe events";
+		reason = errno == EEXIST ? "kprobes/" PROBE " is there already" :
+					   "no kprobe events";
 	if (reason) {
 		ksft_test_result_skip("%s: %s\n", name, reason);
 		goto out;

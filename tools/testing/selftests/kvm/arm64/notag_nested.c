@@ -57,17 +57,7 @@
 static size_t page_size;
 static int ramfs_fd;
 
-/*
- * What KVM restores are the bits of SCTLR_ELx that the guest should know of. The
- * one that gives access to tags isn't among those: the guest can set it, and loses
- * it at any time. Without it the instructions do nothing, so do it again.
- */
-static void guest_enable_tags(void)
-{
-	sysreg_clear_set(sctlr_el1, 0, SCTLR_EL1_ATA);
-	isb();
-}
-
+/* The guest can lose it at any time. Without it the instructions do nothing, so do it again. */
 static bool guest_has_tags(void)
 {
 	return read_sysreg(sctlr_el1) & SCTLR_EL1_ATA;
@@ -78,7 +68,7 @@ static u64 guest_ldg(u64 addr, u64 b, u64 c, u64 d)
 	u64 tag;
 
 	do {
-		guest_enable_tags();
+		mte_guest_enable_tags();
 		tag = mte_load_tag((void *)addr);
 	} while (!guest_has_tags());
 
@@ -88,7 +78,7 @@ static u64 guest_ldg(u64 addr, u64 b, u64 c, u64 d)
 static u64 guest_stg(u64 addr, u64 b, u64 c, u64 d)
 {
 	do {
-		guest_enable_tags();
+		mte_guest_enable_tags();
 		mte_store_tag((void *)addr, TEST_TAG);
 	} while (!guest_has_tags());
 
@@ -121,16 +111,6 @@ static const struct insn {
 	[LDG] = { "LDG", guest_ldg, .tags = true },
 	[STG] = { "STG", guest_stg, .tags = true, .stores = true },
 };
-
-static u64 guest_pfr1(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR1_EL1);
-}
-
-static u64 guest_pfr2(u64 a, u64 b, u64 c, u64 d)
-{
-	return read_sysreg_s(SYS_ID_AA64PFR2_EL1);
-}
 
 /* The last fault of the guest of the guest that the guest got, used in guest memory. */
 static struct {
@@ -237,11 +217,6 @@ static const char *check_passes(struct env *env, enum insn_nr insn)
 	return ret == HOST_DATA ? NULL : "loads wrong data";
 }
 
-static u64 get_pc(struct env *env)
-{
-	return vcpu_get_reg(env->vcpu, ARM64_CORE_REG(regs.pc));
-}
-
 /* It exits, and again, until there is memory that can have tags. */
 static const char *check_exits(struct env *env, enum insn_nr insn)
 {
@@ -253,12 +228,12 @@ static const char *check_exits(struct env *env, enum insn_nr insn)
 	failure = mte_vcpu_run_notag(env->vcpu, env->gpa);
 	if (failure)
 		return failure;
-	pc = get_pc(env);
+	pc = vcpu_pc(env->vcpu);
 
 	failure = mte_vcpu_run_notag(env->vcpu, env->gpa);
 	if (failure)
 		return failure;
-	if (get_pc(env) != pc)
+	if (vcpu_pc(env->vcpu) != pc)
 		return "moves the PC";
 	if (READ_ONCE(*env->data) != old)
 		return "had an effect";
@@ -288,7 +263,7 @@ static const char *check_exits_once(struct env *env, enum insn_nr insn)
 	if (failure)
 		return failure;
 
-	vcpu_set_reg(env->vcpu, ARM64_CORE_REG(regs.pc), get_pc(env) + 4);
+	vcpu_skip_insn(env->vcpu);
 	vcpu_run(env->vcpu);
 	mte_vcpu_result(env->vcpu);
 
@@ -509,8 +484,8 @@ static void run_id_regs(bool l2)
 	vm = vm_create_el2(&vcpu);
 	if (l2)
 		mte_vcpu_enter_el1(vcpu, mte_guest_s2_create(vm));
-	pfr1 = mte_vcpu_call(vcpu, guest_pfr1, 0, 0, 0, 0);
-	pfr2 = mte_vcpu_call(vcpu, guest_pfr2, 0, 0, 0, 0);
+	pfr1 = mte_vcpu_call(vcpu, mte_guest_pfr1, 0, 0, 0, 0);
+	pfr2 = mte_vcpu_call(vcpu, mte_guest_pfr2, 0, 0, 0, 0);
 
 	ksft_test_result(!SYS_FIELD_GET(ID_AA64PFR1_EL1, MTE, pfr1) &&
 			 !SYS_FIELD_GET(ID_AA64PFR2_EL1, MTEPERM, pfr2),

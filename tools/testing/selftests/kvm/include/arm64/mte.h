@@ -97,6 +97,15 @@ u64 mte_count_lost(u64 addr, u64 nr_pages, u64 page_size, u64 stride);
 u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused);
 u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused);
 u64 mte_guest_try_tag(u64 addr, u64 tag, u64 unused2, u64 unused3);
+u64 mte_guest_pfr1(u64 unused1, u64 unused2, u64 unused3, u64 unused4);
+u64 mte_guest_pfr2(u64 unused1, u64 unused2, u64 unused3, u64 unused4);
+void mte_guest_enable_tags(void);
+
+/* Tag checks are overridden. */
+#define SPSR_TCO		BIT(25)
+
+/* AP[1] of a stage-1 descriptor: EL0 may access it. */
+#define PTE_USER		BIT(6)
 
 /* Instructions at EL0, until an SVC. */
 

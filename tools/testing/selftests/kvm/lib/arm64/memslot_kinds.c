@@ -404,11 +404,11 @@ static u64 *alias(const struct memslot_kind *kind, void *hva)
 }
 
 /* What a guest that is given the memory must be able to do. */
-static const char *check_use(const struct memslot_kind *kind, const struct memslot_vm *spec,
-			     struct kvm_vcpu *vcpu, void *hva)
+static const char *use(const struct memslot_kind *kind, const struct memslot_vm *spec,
+		       struct kvm_vcpu *vcpu, u64 *data)
 {
 	bool has_tags = kind->class == MEMSLOT_TAGS;
-	u64 *data = alias(kind, hva), tag;
+	u64 tag;
 
 	WRITE_ONCE(*data, HOST_DATA);
 	if (mte_vcpu_call(vcpu, mte_guest_read, MTE_TEST_GPA, 0, 0, 0) != HOST_DATA)
@@ -438,10 +438,19 @@ static const char *check_use(const struct memslot_kind *kind, const struct memsl
 			return has_tags ? "no tags" : "tags in memory that has none";
 	}
 
+	return NULL;
+}
+
+static const char *check_use(const struct memslot_kind *kind, const struct memslot_vm *spec,
+			     struct kvm_vcpu *vcpu, void *hva)
+{
+	u64 *data = alias(kind, hva);
+	const char *failure = use(kind, spec, vcpu, data);
+
 	if (data != hva)
 		kvm_munmap(data, getpagesize());
 
-	return NULL;
+	return failure;
 }
 
 /* The same, and then what may replace the memory. */
@@ -624,8 +633,8 @@ static const char *check_block(const struct memslot_kind *kind, const struct mem
 	if (!is_pfnmap(kind)) {
 		vm_set_user_memory_region(vm, DATA_SLOT, KVM_MEM_LOG_DIRTY_PAGES, MTE_TEST_GPA,
 					  pmd_size(), hva);
-		mte_stage2_leaves(vm, MTE_TEST_GPA, pmd_size(), &nr_blocks, &nr_pages);
-		if (nr_blocks || nr_pages != pmd_size() / getpagesize())
+		if (!mte_stage2_leaves(vm, MTE_TEST_GPA, pmd_size(), &nr_blocks, &nr_pages) ||
+		    nr_blocks || nr_pages != pmd_size() / getpagesize())
 			return "the block isn't split";
 		if (!has_attr(spec->attr, vm))
 			return "wrong memory attribute at stage 2 after a split";

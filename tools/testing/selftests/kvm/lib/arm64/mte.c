@@ -293,10 +293,34 @@ u64 mte_count_wrong_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused)
 	return wrong;
 }
 
+/* What the guest is told of MTE, for mte_vcpu_call(). */
+
+u64 mte_guest_pfr1(u64 unused1, u64 unused2, u64 unused3, u64 unused4)
+{
+	return read_sysreg_s(SYS_ID_AA64PFR1_EL1);
+}
+
+u64 mte_guest_pfr2(u64 unused1, u64 unused2, u64 unused3, u64 unused4)
+{
+	return read_sysreg_s(SYS_ID_AA64PFR2_EL1);
+}
+
+/**
+ * mte_guest_enable_tags() - Give a guest access to tags that isn't told of MTE
+ *
+ * What KVM restores are the bits of SCTLR_ELx that the guest should know of, but nothing
+ * keeps the guest from setting the one that gives access to tags, in that of its exception
+ * level.
+ */
+void mte_guest_enable_tags(void)
+{
+	sysreg_clear_set(sctlr_el1, 0, SCTLR_EL1_ATA);
+	isb();
+}
+
 /* Where to go on at EL1 when EL0 is done. Used in guest memory only. */
 static u64 el1_resume;
 
-#define SPSR_TCO	BIT(25)
 #define SPSR_EL0	0x3c0
 #define SPSR_EL1H	0x3c5
 

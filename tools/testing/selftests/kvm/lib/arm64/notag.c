@@ -24,6 +24,17 @@ u64 notag_bit(enum memslot_class class)
 	}
 }
 
+u64 vcpu_pc(struct kvm_vcpu *vcpu)
+{
+	return vcpu_get_reg(vcpu, ARM64_CORE_REG(regs.pc));
+}
+
+/* After an exit: go on behind the instruction that it was for. */
+void vcpu_skip_insn(struct kvm_vcpu *vcpu)
+{
+	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.pc), vcpu_pc(vcpu) + 4);
+}
+
 /**
  * mte_vcpu_run_notag() - Run a vCPU that is to access tags where there are none
  * @vcpu:	The vCPU.

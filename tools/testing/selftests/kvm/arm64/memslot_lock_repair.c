@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * memslot_lock_repair - Check that a locked memslot remains mapped at stage 2, whatever
+ * the kernel does with memory that the VMM leaves as it is.
+ *
+ * A pin keeps a page where it is, but it doesn't keep the kernel from trying to do
+ * something with it, and to call MMU notifiers first. Stage 2 follows those. As the VMM
+ * still has the same page mapped, KVM must map it again without the guest's doing:
+ * after fork(), KSM, attempts to move the page or to reclaim it, clearing soft-dirty
+ * bits, and a mprotect() that was undone. All leaves must be back after a while, blocks
+ * as blocks, the page frames must be the same, and the guest must not take a fault.
+ *
+ * Aging must not unmap anything, nor clear access flags. Neither must a fork() that
+ * doesn't concern the memory.
+ *
+ * A broken kernel leaves holes that the guest has to fault in one by one, or maps pages
+ * where there was a block.
+ */
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "kvm_util.h"
+#include "memslot_lock.h"
+#include "mte.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define ANON		BIT(LOCK_ANON)
+#define MEMFD		BIT(LOCK_MEMFD)
+#define THP		BIT(LOCK_THP)
+#define HUGETLB		BIT(LOCK_HUGETLB)
+#define SHARED		(BIT(LOCK_MEMFD) | BIT(LOCK_MEMFD_THP) | BIT(LOCK_MEMFD_HUGETLB))
+#define ALL_KINDS	(BIT(LOCK_NR_KINDS) - 1)
+
+#define TIMEOUT_MS	30000
+
+static size_t page_size;
+
+/* It is mapped, the guest can use it, and its page frames are those that were pinned. */
+static const char *check_intact(struct lock_env *env, u64 nr_blocks, u64 nr_pages)
+{
+	return lock_env_check_use(env) ?:
+	       lock_vm_check_leaves(&env->lvm, nr_blocks, nr_pages) ?:
+	       lock_env_check_frames(env, env->lvm.nr_pages) ?:
+	       lock_env_check_held(env) ?:
+	       lock_env_check_unlock(env);
+}
+
+/* The same after @min pages were unmapped at least. */
+static const char *check_repaired_as(struct lock_env *env, u64 min, u64 nr_blocks, u64 nr_pages)
+{
+	const char *failure = lock_env_wait_repaired(env, min, nr_blocks, nr_pages);
+
+	if (failure)
+		return failure;
+	if (lock_env_zapped(env) < min)
+		return lock_failed("locked_pages_zapped is %lu, not %lu or more",
+				   lock_env_zapped(env), min);
+
+	return check_intact(env, nr_blocks, nr_pages);
+}
+
+static const char *check_repaired(struct lock_env *env, u64 min)
+{
+	return check_repaired_as(env, min, env->nr_blocks, env->nr_pages);
+}
+
+/* Nothing was unmapped, not even for a moment. */
+static const char *check_never_unmapped(struct lock_env *env)
+{
+	if (lock_env_zapped(env))
+		return lock_failed("%lu pages were to be unmapped", lock_env_zapped(env));
+
+	return check_intact(env, env->nr_blocks, env->nr_pages);
+}
+
+/* Soft-dirty bits. There need not be any: the notifier is called for all of the process. */
+
+static struct lock_outcome clear_soft_dirty(struct lock_env *env, const void *unused)
+{
+	int fd = open("/proc/self/clear_refs", O_WRONLY);
+	const char *failure;
+
+	if (fd < 0)
+		return lock_skipped("no /proc/self/clear_refs");
+
+	TEST_ASSERT(write(fd, "4", 1) == 1, "Can't clear soft-dirty bits, errno %d", errno);
+	kvm_close(fd);
+
+	failure = check_repaired(env, env->lvm.nr_pages);
+	/* Each page once. */
+	if (!failure && lock_env_repaired(env) != env->lvm.nr_pages)
+		failure = lock_failed("locked_pages_repaired is %lu, not %lu",
+				      lock_env_repaired(env), env->lvm.nr_pages);
+
+	return lock_ended(failure);
+}
+
+/* Permissions that are taken away, and given back before anybody has noticed. */
+
+static struct lock_outcome undo_mprotect(struct lock_env *env, const void *unused)
+{
+	TEST_ASSERT(!mprotect(env->mem.hva, env->mem.size, PROT_NONE) &&
+		    !mprotect(env->mem.hva, env->mem.size, PROT_READ | PROT_WRITE),
+		    "mprotect() failed, errno %d", errno);
+
+	return lock_ended(check_repaired(env, env->lvm.nr_pages));
+}
+
+/* fork(). The child has a copy of private memory, and nothing that is locked. */
+
+enum child_status {
+	CHILD_OK,
+	CHILD_HAS_LOCKED_MEMORY,
+	CHILD_SEES_WRONG_DATA,
+};
+
+static const char *const child_failures[] = {
+	[CHILD_HAS_LOCKED_MEMORY]	= "the child has locked memory",
+	[CHILD_SEES_WRONG_DATA]		= "the child sees wrong data",
+};
+
+static enum child_status child(struct lock_env *env)
+{
+	size_t offset;
+
+	if (lock_usage().locked_vm)
+		return CHILD_HAS_LOCKED_MEMORY;
+
+	for (offset = 0; offset < env->mem.size; offset += page_size) {
+		if (READ_ONCE(*(u64 *)(env->mem.hva + offset)) != env->lvm.gpa + offset)
+			return CHILD_SEES_WRONG_DATA;
+	}
+
+	/* It isn't that of the guest, who would notice. */
+	if (!env->kind->shared)
+		mte_write_data((u64)env->mem.hva, env->lvm.nr_pages, page_size, 0);
+
+	return CHILD_OK;
+}
+
+static const char *do_fork(struct lock_env *env, bool inherits)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
+	if (!pid)
+		_exit(inherits ? child(env) : CHILD_OK);
+
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid, "waitpid() failed, errno %d", errno);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) >= ARRAY_SIZE(child_failures))
+		return "the child doesn't exit";
+
+	return child_failures[WEXITSTATUS(status)];
+}
+
+static struct lock_outcome fork_private(struct lock_env *env, const void *unused)
+{
+	const char *reason = NULL, *failure;
+
+	/* What is pinned has to be copied, and there must be memory for that. */
+	if (env->kind->hugetlb)
+		reason = hugetlb_reserve(pmd_size(), LOCK_NR_BLOCKS);
+	if (reason)
+		return lock_skipped(reason);
+
+	failure = do_fork(env, true);
+	/* To copy them one by one, fork() has the VMM map a THP by pages. */
+	if (env->kind->type == MTE_MEM_ANON_THP)
+		failure = failure ?: check_repaired_as(env, env->lvm.nr_pages, 0,
+						       env->lvm.nr_pages);
+	else
+		failure = failure ?: check_repaired(env, env->lvm.nr_pages);
+
+	return lock_ended(failure);
+}
+
+static struct lock_outcome fork_shared(struct lock_env *env, const void *unused)
+{
+	return lock_ended(do_fork(env, true) ?: check_never_unmapped(env));
+}
+
+static const char *dont_fork(struct lock_env *env)
+{
+	kvm_madvise(env->mem.hva, env->mem.size, MADV_DONTFORK);
+
+	return NULL;
+}
+
+static struct lock_outcome fork_without(struct lock_env *env, const void *unused)
+{
+	return lock_ended(do_fork(env, false) ?: check_never_unmapped(env));
+}
+
+/* Attempts to move pages. */
+
+/* The first page, or folio, is to be taken offline. */
+static struct lock_outcome soft_offline(struct lock_env *env, const void *unused)
+{
+	const char *reason = NULL;
+
+	/* Where it would go. */
+	if (env->kind->hugetlb)
+		reason = hugetlb_reserve(pmd_size(), 1);
+	if (reason)
+		return lock_skipped(reason);
+
+	if (!madvise(env->mem.hva, page_size, MADV_SOFT_OFFLINE))
+		return lock_ended("a page that is pinned was taken offline");
+	if (errno == EINVAL || errno == EPERM || errno == EOPNOTSUPP)
+		return lock_skipped("the kernel doesn't take pages offline");
+
+	return lock_ended(check_repaired(env, env->mem.folio_size / page_size));
+}
+
+/* What it tries to move, if anything, is up to the kernel. */
+static struct lock_outcome compact(struct lock_env *env, const void *unused)
+{
+	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY);
+
+	if (fd < 0)
+		return lock_skipped("the kernel has no compaction");
+
+	TEST_ASSERT(write(fd, "1", 1) == 1, "Can't start compaction, errno %d", errno);
+	kvm_close(fd);
+
+	return lock_ended(check_repaired(env, 0));
+}
+
+/* Attempts to reclaim pages. */
+
+static struct lock_outcome page_out_private(struct lock_env *env, const void *unused)
+{
+	kvm_madvise(env->mem.hva, env->mem.size, MADV_PAGEOUT);
+
+	return lock_ended(check_repaired(env, 0));
+}
+
+/*
+ * A page of a memfd that can't be reclaimed is unmapped all the same if the VMM asks
+ * for it. Whether KVM finds it again is up to KVM, but it must tell, and the guest must
+ * find it.
+ */
+static struct lock_outcome page_out_shared(struct lock_env *env, const void *unused)
+{
+	const char *failure;
+	u64 unmapped;
+	int ms;
+
+	kvm_madvise(env->mem.hva, env->mem.size, MADV_PAGEOUT);
+	unmapped = min_t(u64, lock_env_zapped(env), env->lvm.nr_pages);
+	for (ms = 0; ms < TIMEOUT_MS; ms += 5) {
+		if (lock_env_repaired(env) + lock_env_changed(env) >= unmapped)
+			break;
+		usleep(5000);
+	}
+	if (ms >= TIMEOUT_MS)
+		return lock_ended("pages that were unmapped are neither repaired nor changed");
+
+	failure = lock_vm_check_reads(&env->lvm, 0, lock_env_changed(env)) ?:
+		  lock_vm_check_leaves(&env->lvm, 0, env->lvm.nr_pages);
+	/* The VMM has to have mapped them to be told their page frames. */
+	lock_vm_fill(&env->lvm);
+
+	return lock_ended(failure ?: lock_env_check_frames(env, env->lvm.nr_pages) ?:
+			  lock_env_check_held(env) ?: lock_env_check_unlock(env));
+}
+
+/* Aging. */
+
+#define IDLE_BITMAP	"/sys/kernel/mm/page_idle/bitmap"
+
+static const char *prepare_aging(struct lock_env *env)
+{
+	void *page;
+
+	if (access(IDLE_BITMAP, R_OK | W_OK))
+		return "the kernel doesn't track idle pages";
+
+	/* Pages that this CPU is about to put on the LRU list aren't tracked yet. */
+	page = kvm_mmap(page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	kvm_madvise(page, page_size, MADV_COLD);
+	kvm_munmap(page, page_size);
+
+	return NULL;
+}
+
+/* Make all pages old, and return how many of them still are when that was done. */
+static u64 count_idle(const struct lock_env *env)
+{
+	u64 pfn, mask, word, nr = 0;
+	size_t offset;
+	int fd, store;
+	ssize_t ret;
+
+	fd = open(IDLE_BITMAP, O_RDWR);
+	TEST_ASSERT(fd >= 0, "Can't open %s, errno %d", IDLE_BITMAP, errno);
+
+	for (store = 1; store >= 0; store--) {
+		for (offset = 0; offset < env->mem.size; offset += page_size) {
+			pfn = pagemap_entry(env->mem.hva + offset) & PAGEMAP_PFN_MASK;
+			mask = BIT_ULL(pfn % 64);
+			word = mask;
+			if (store)
+				ret = pwrite(fd, &word, sizeof(word), pfn / 64 * sizeof(word));
+			else
+				ret = pread(fd, &word, sizeof(word), pfn / 64 * sizeof(word));
+			TEST_ASSERT(ret == sizeof(word), "Can't access %s, errno %d",
+				    IDLE_BITMAP, errno);
+			nr += !store && word & mask;
+		}
+	}
+	kvm_close(fd);
+
+	return nr;
+}
+
+static const char *check_access_flags(const struct lock_env *env)
+{
+	size_t offset;
+
+	for (offset = 0; offset < env->mem.size; offset += page_size) {
+		if (!mte_stage2_shows(env->lvm.vm, env->lvm.gpa + offset, " AF "))
+			return "an access flag was cleared";
+	}
+
+	return NULL;
+}
+
+static struct lock_outcome age(struct lock_env *env, const void *unused)
+{
+	const char *failure;
+	u64 nr;
+
+	nr = count_idle(env);
+	if (nr)
+		return lock_ended(lock_failed("%lu pages are old", nr));
+
+	failure = check_access_flags(env) ?: check_never_unmapped(env);
+	if (failure)
+		return lock_ended(failure);
+
+	/* It was the lock that has kept them young. */
+	nr = count_idle(env);
+	if (nr != env->lvm.nr_pages)
+		return lock_ended(lock_failed("%lu of %lu pages are old without a lock", nr,
+					      env->lvm.nr_pages));
+
+	return lock_ended(NULL);
+}
+
+/* KSM. */
+
+#define KSM		"/sys/kernel/mm/ksm/"
+/* Rounds until all pages must have been merged: checksum, first, second page. */
+#define KSM_SCANS	4
+
+static struct {
+	const char *name;
+	u64 val;
+	u64 old;
+} ksm_settings[] = {
+	{ "run", 0 },
+	{ "smart_scan", 0 },
+	{ "sleep_millisecs", 1 },
+	{ "pages_to_scan", 10000 },
+};
+
+static bool ksm_load(const char *name, u64 *val)
+{
+	char *path = strdup_printf(KSM "%s", name);
+	FILE *file = fopen(path, "r");
+	bool ok;
+
+	free(path);
+	ok = file && fscanf(file, "%lu", val) == 1;
+	if (file)
+		fclose(file);
+
+	return ok;
+}
+
+static bool ksm_store(const char *name, u64 val)
+{
+	char *path = strdup_printf(KSM "%s", name);
+	FILE *file = fopen(path, "w");
+	bool ok;
+
+	free(path);
+	ok = file && fprintf(file, "%lu", val) > 0;
+	/* It is here that it is written. */
+	if (file)
+		ok &= !fclose(file);
+
+	return ok;
+}
+
+static void ksm_restore(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++)
+		ksm_store(ksm_settings[i].name, ksm_settings[i].old);
+}
+
+static const char *ksm_setup(void)
+{
+	static bool done;
+	int i;
+
+	if (done)
+		return NULL;
+
+	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++) {
+		if (!ksm_load(ksm_settings[i].name, &ksm_settings[i].old))
+			return "the kernel has no KSM";
+	}
+	atexit(ksm_restore);
+	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++)
+		TEST_ASSERT(ksm_store(ksm_settings[i].name, ksm_settings[i].val),
+			    "Can't set up KSM");
+	done = true;
+
+	return NULL;
+}
+
+/* Let the kernel merge what it can, and stop it. */
+static void ksm_scan(void)
+{
+	u64 start, now;
+	int ms = 0;
+
+	TEST_ASSERT(ksm_load("full_scans", &start) && ksm_store("run", 1), "Can't start KSM");
+	do {
+		usleep(5000);
+		ms += 5;
+		TEST_ASSERT(ksm_load("full_scans", &now), "Can't read full_scans");
+		TEST_ASSERT(ms < TIMEOUT_MS, "KSM doesn't make progress");
+	} while (now < start + KSM_SCANS);
+	TEST_ASSERT(ksm_store("run", 0), "Can't stop KSM");
+}
+
+/* Memory that isn't the guest's, but has the same data. */
+static void *peer;
+
+static const char *prepare_ksm(struct lock_env *env)
+{
+	const char *reason = ksm_setup();
+
+	if (reason)
+		return reason;
+
+	peer = kvm_mmap(env->mem.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	memcpy(peer, env->mem.hva, env->mem.size);
+	kvm_madvise(peer, env->mem.size, MADV_MERGEABLE);
+	kvm_madvise(env->mem.hva, env->mem.size, MADV_MERGEABLE);
+
+	return NULL;
+}
+
+static u64 count_merged(const struct lock_env *env)
+{
+	size_t offset;
+	u64 nr = 0;
+
+	for (offset = 0; offset < env->mem.size; offset += page_size)
+		nr += (pagemap_entry(peer + offset) & PAGEMAP_PFN_MASK) ==
+		      (pagemap_entry(env->mem.hva + offset) & PAGEMAP_PFN_MASK);
+
+	return nr;
+}
+
+static const char *prepare_merged(struct lock_env *env)
+{
+	const char *reason = prepare_ksm(env);
+
+	if (reason)
+		return reason;
+
+	ksm_scan();
+	TEST_ASSERT(count_merged(env) == env->lvm.nr_pages, "KSM has merged %lu of %lu pages",
+		    count_merged(env), env->lvm.nr_pages);
+
+	return NULL;
+}
+
+/* That pages were to be unmapped is what tells that KSM has been there. */
+static struct lock_outcome merge(struct lock_env *env, const void *unused)
+{
+	const char *failure = NULL;
+
+	ksm_scan();
+	if (count_merged(env))
+		failure = "a page that is pinned was merged";
+	failure = failure ?: check_repaired(env, 1);
+	kvm_munmap(peer, env->mem.size);
+
+	return lock_ended(failure);
+}
+
+/* A page that is shared would be replaced when the guest writes to it. */
+static struct lock_outcome merged_before(struct lock_env *env, const void *unused)
+{
+	const char *failure = NULL;
+
+	if (count_merged(env))
+		failure = "a page that is shared was locked";
+	failure = failure ?: check_never_unmapped(env);
+	kvm_munmap(peer, env->mem.size);
+
+	return lock_ended(failure);
+}
+
+static const struct lock_case cases[] = {
+	{ "soft-dirty bits cleared", ALL_KINDS, NULL, clear_soft_dirty },
+	{ "mprotect() undone", ANON | MEMFD | THP | HUGETLB, NULL, undo_mprotect },
+	{ "fork()", ANON | THP | HUGETLB, NULL, fork_private },
+	{ "fork()", SHARED, NULL, fork_shared },
+	{ "fork(), MADV_DONTFORK", ANON | THP | HUGETLB, dont_fork, fork_without },
+	{ "attempt to move a page", ANON | MEMFD | HUGETLB, NULL, soft_offline },
+	{ "compaction", ANON | MEMFD, NULL, compact },
+	{ "MADV_PAGEOUT", ANON, NULL, page_out_private },
+	{ "MADV_PAGEOUT", MEMFD, NULL, page_out_shared },
+	{ "aging", ANON | MEMFD, prepare_aging, age },
+	{ "KSM", ANON, prepare_ksm, merge },
+	{ "KSM, merged before", ANON, prepare_merged, merged_before },
+};
+
+int main(void)
+{
+	int i, nr = 0;
+
+	ksft_print_header();
+	memslot_lock_require();
+	page_size = getpagesize();
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		nr += lock_case_count(&cases[i]);
+	ksft_set_plan(nr);
+
+	/* On one CPU there is no TLB but its own that has what was mapped before. */
+	pin_self_to_any_cpu();
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		lock_case_run_all(&cases[i]);
+
+	ksft_finished();
+}
