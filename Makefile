@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 KERNEL ?= default
-export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS
+export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS TOPIC V SIGNOFF
 
 # What this make was told is not meant for the makes of the kernel.
 h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
@@ -17,7 +17,7 @@ python := PYTHONDONTWRITEBYTECODE=1 python3
 variants := $(shell awk '!/^\#/ && !seen[$$1]++ { print $$1 }' harness/matrix)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
-	harness-check mutant-names mutants clean
+	harness-check mutant-names mutants series-names series clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
@@ -76,6 +76,12 @@ mutant-names: packages
 
 mutants: mutant-names kernel-default image    ## break the series on purpose, each test has to notice (MUTANTS= names or globs)
 	@$(python) harness/mutants.py
+
+series-names: packages
+	@$(h)/series.sh names
+
+series: series-names tree    ## a topic as mails, checked and applied, never sent (TOPIC= name, V= version, SIGNOFF="Name <address>")
+	@$(h)/series.sh
 
 clean:               ## remove build/ (results/ stay)
 	rm -rf build

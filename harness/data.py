@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The data files: machines.ini, variants, matrix and tests.ini, read and checked."""
+"""The data files: machines.ini, variants, matrix, tests.ini and checkpatch-allowed.ini, read and checked."""
 
 import configparser
 import fnmatch
 import os
+import re
 
 from judge import DataError
 from ledger import FEATURES
@@ -13,6 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'devices', 'append', 'slowdown'}
 TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
              'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
+ALLOWED_KEYS = {'patch', 'match', 'reason'}
 
 # set = of tests.ini
 SETS = ('series', 'mainline', 'regression')
@@ -184,6 +186,22 @@ class Test:
 def tests():
     ini = _ini('tests.ini')
     return {name: Test(name, dict(ini[name])) for name in ini.sections()}
+
+
+def checkpatch_allowed():
+    """What checkpatch.pl may report: [(section, type, its keys)]."""
+    ini = _ini('checkpatch-allowed.ini')
+    found = []
+    for name in ini.sections():
+        where, row = f'checkpatch-allowed.ini: [{name}]', dict(ini[name])
+        if set(row) != ALLOWED_KEYS or not all(row.values()):
+            raise DataError(f'{where}: wanted are {", ".join(sorted(ALLOWED_KEYS))}')
+        try:
+            re.compile(row['match'])
+        except re.error as error:
+            raise DataError(f'{where}: match: {error}') from error
+        found.append((name, name.split()[0], row))
+    return found
 
 
 def select(words, known, what):
