@@ -37,6 +37,9 @@ New-file: tools/testing/new.sh
 
 
 class TreeTest(common.Sandbox):
+    # (path, text) of files that the base has as well.
+    more_files = ()
+
     def setUp(self):
         super().setUp()
         self.make_base(self.top)
@@ -64,7 +67,9 @@ class TreeTest(common.Sandbox):
                            ('arch/arm64/kvm/mmu.c', lines),
                            ('arch/arm64/kvm/guest.c', LINES),
                            ('tools/testing/list', 'a\nb\n'),
-                           ('.gitignore', '*.o\n')):
+                           ('.gitignore', '*.o\n'),
+                           *self.more_files):
+            os.makedirs(os.path.dirname(os.path.join(base, path)), exist_ok=True)
             with open(os.path.join(base, path), 'w', encoding='utf-8') as f:
                 f.write(text)
         date = {'GIT_AUTHOR_DATE': '@0 +0000', 'GIT_COMMITTER_DATE': '@0 +0000'}
