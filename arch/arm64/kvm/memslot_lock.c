@@ -1498,7 +1498,8 @@ static int repair_memslot(struct lock_ctx *ctx, long *budget)
 		}
 
 		region = &lock->regions[r];
-		if (!(region->flags & REGION_ZAPPED) || WARN_ON_ONCE(!(region->flags & REGION_DONE)))
+		if (!(region->flags & REGION_ZAPPED) ||
+		    WARN_ON_ONCE(!(region->flags & REGION_DONE)))
 			continue;
 
 		if (*budget <= 0) {

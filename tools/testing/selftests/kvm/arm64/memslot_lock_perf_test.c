@@ -201,15 +201,17 @@ static void run_case(const struct mem_kind *kind, size_t size, bool populated, i
 {
 	const char *reason;
 	struct figures f;
+	char name[64];
 	bool pass;
 
+	snprintf(name, sizeof(name), "%s, %s, %zuM", kind->name,
+		 populated ? "populated" : "fresh", size / SZ_1M);
 	if (size % max_t(size_t, kind->folio_size, getpagesize()))
 		reason = "not a multiple of the folio size";
 	else
 		reason = measure(kind, size, populated, faults_fd, &f);
 	if (reason) {
-		ksft_test_result_skip("%s, %s, %zuM: %s\n", kind->name,
-				      populated ? "populated" : "fresh", size / SZ_1M, reason);
+		ksft_test_result_skip("%s: %s\n", name, reason);
 		return;
 	}
 
@@ -221,16 +223,15 @@ static void run_case(const struct mem_kind *kind, size_t size, bool populated, i
 	pass = !f.faults;
 	if (check && populated)
 		pass &= is_cheap(kind, &f, *smallest_lock);
-	ksft_test_result(pass, "%s, %s, %zuM: lock %lu, unlock %lu, faults %lu, mlock() %lu, per 4K; %lu faults if locked\n",
-			 kind->name, populated ? "populated" : "fresh", size / SZ_1M,
-			 f.lock, f.unlock, f.demand, f.mlock, f.faults);
+	ksft_test_result(pass, "%s: lock %lu, unlock %lu, faults %lu, mlock() %lu per 4K%s\n",
+			 name, f.lock, f.unlock, f.demand, f.mlock,
+			 f.faults ? ", and faults though locked" : "");
 }
 
 static void help(const char *name)
 {
 	printf("usage: %s [-h] [-c] [-m MB]\n", name);
-	printf(" -c: fail if locking is more expensive than it should be, which takes a counter of\n");
-	printf("     instructions to tell\n");
+	printf(" -c: fail if locking costs more than it should, for counters of instructions\n");
 	printf(" -m: measure %dM and, if larger, this size\n", MIN_SIZE / SZ_1M);
 	exit(KSFT_SKIP);
 }

@@ -62,6 +62,8 @@
 /* Where a busy memslot can be. */
 #define NR_PLACES	2
 #define NOWHERE		NR_PLACES
+/* In the model: no longer at one place, and not yet at another. */
+#define MOVING		(NR_PLACES + 1)
 
 /* Pages that are in use, spread over a memslot, and how many of these are checked. */
 #define NR_UNITS	64
@@ -147,7 +149,7 @@ enum lock_state {
 enum {
 	IDLE,
 	CALLED,
-	/* It has made the memslot be PINNING. */
+	/* It has made the memslot be PINNING, or MOVING. */
 	HALFWAY,
 	/* It has taken effect, and is going to return this. */
 	DONE,
@@ -241,6 +243,12 @@ static void advance_lock(struct model *model, union config config, int actor, bo
 	model_add(model, config);
 }
 
+/*
+ * A move isn't atomic for vCPUs. KVM makes the memslot invalid, waits for those who may
+ * still use it where it was, and only then has it where it is going to be. In between it
+ * can be missed at either place, as ever. But a move that is refused, as the memslot is
+ * locked, must not have made it invalid, and neither must a change of its logging alone.
+ */
 static void advance_set(struct model *model, union config config, int actor)
 {
 	const struct pending *pending = &model->pending[actor];
@@ -250,6 +258,13 @@ static void advance_set(struct model *model, union config config, int actor)
 	if (config.place != NOWHERE && (move || change) && config.lock != FREE &&
 	    (move || config.lock != LOCKED_R)) {
 		model_add_done(model, config, actor, BUSY);
+		return;
+	}
+
+	if (config.place != NOWHERE && move && config.status[actor] != HALFWAY) {
+		config.place = MOVING;
+		config.status[actor] = HALFWAY;
+		model_add(model, config);
 		return;
 	}
 
@@ -264,6 +279,10 @@ static void model_advance(struct model *model, union config config, int actor)
 	bool locked = config.lock == LOCKED_R || config.lock == LOCKED_RW;
 	enum call call = model->pending[actor].call;
 	enum outcome outcome = OKAY;
+
+	/* All but vCPUs wait for the one that moves the memslot. */
+	if (config.place == MOVING && config.status[actor] != HALFWAY && call != CALL_RUN)
+		return;
 
 	switch (call) {
 	case CALL_LOCK_R:
