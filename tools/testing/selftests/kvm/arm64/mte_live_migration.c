@@ -95,10 +95,10 @@ static size_t page_size;
 
 #define NR_GRANULES	SZ_16K
 
-/* What the guest knows about a granule. */
+/* What the guest knows about a granule: little, as a VM hasn't that many pages for code. */
 static struct {
-	u8 tag;
-	u8 version;
+	u8 tag : 4;
+	u8 version : 4;
 } known[NR_GRANULES];
 
 static bool stop;

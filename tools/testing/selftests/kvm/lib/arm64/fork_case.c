@@ -65,7 +65,7 @@ static bool is_complaint(const char *text)
 static bool log_complaint(char *complaint, size_t size)
 {
 	/* The kernel doesn't return a part of a record. */
-	static char record[8192];
+	char record[8192];
 	bool found = false;
 	char *text;
 	ssize_t len;

@@ -468,12 +468,6 @@ void mte_vm_add_vcpus_el2(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpu
 	vm_add_vcpus(vm, nr_vcpus, vcpus, BIT(KVM_ARM_VCPU_HAS_EL2));
 }
 
-/*
- * The guest has a copy of the whole program, for which the 512 pages that a VM has without
- * asking for any are not that many, and some are for page-tables only.
- */
-#define NR_IMAGE_PAGES		256
-
 /**
  * mte_vm_create() - Create a VM with MTE and vCPUs that have tags enabled
  * @nr_vcpus:	Number of vCPUs.
@@ -491,8 +485,7 @@ void mte_vm_add_vcpus_el2(struct kvm_vm *vm, u32 nr_vcpus, struct kvm_vcpu *vcpu
  */
 struct kvm_vm *mte_vm_create(u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[])
 {
-	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus,
-					mem_size / SZ_4K + NR_IMAGE_PAGES);
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, mem_size / SZ_4K);
 
 	vm_enable_cap(vm, KVM_CAP_ARM_MTE, 0);
 	mte_vm_add_vcpus(vm, nr_vcpus, vcpus);
@@ -929,8 +922,7 @@ static void enable_dirty_ring_bitmap(struct kvm_vm *vm)
 struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode mode,
 				     u32 nr_vcpus, u64 mem_size, struct kvm_vcpu *vcpus[])
 {
-	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus,
-					mem_size / SZ_4K + NR_IMAGE_PAGES);
+	struct kvm_vm *vm = __vm_create(VM_SHAPE_DEFAULT, nr_vcpus, mem_size / SZ_4K);
 	u64 manual = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
 
 	TEST_ASSERT(nr_vcpus <= DIRTY_LOG_MAX_VCPUS, "Too many vCPUs");
