@@ -9,28 +9,39 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 KERNEL ?= default
-export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS TOPIC V SIGNOFF
+export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS BUILDS KEEP TOPIC V SIGNOFF \
+	PATCHES QUICK
 
 # What this make was told is not meant for the makes of the kernel.
 h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
 python := PYTHONDONTWRITEBYTECODE=1 python3
-variants := $(shell awk '!/^\#/ && !seen[$$1]++ { print $$1 }' harness/matrix)
+matrix = $(shell awk '!/^\#/ && NF && !seen[$$1]++ { print $$1 }' harness/$(1))
+# What KERNEL= takes: those of make mutants and make bisect are not for it.
+variants := $(shell awk '!/^\#/ && NF && $$2 !~ /^(mutant|bisect)$$/ { print $$1 }' harness/variants)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
-	harness-check mutant-names mutants series-names series clean
+	harness-check mutant-names mutants regression-names regression bisect-names bisect build-names \
+	builds docs-packages docs bench-names bench series-names series clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  For run: TESTS= names or globs, MACHINES= names, globs or all (max), KERNEL= variant (default)'
 	@echo '           of $(variants); these for shell and doctor, too; MUTANTS= names or globs, for mutants'
+	@echo '  For bisect: TOPIC= name without its number, PATCHES= "1-3 7" of it (of the series), QUICK=1 fewer tests'
 	@echo '  LINUX=   tarball or tree     QEMU=  binary     JOBS=  make -j     BOOTS=  guests at a time'
 	@echo '  TIMEOUT_FACTOR=  on all time-outs, for a slow or busy host'
 
 run: kernel image    ## fetch, compose, build, boot, run the quicker selftests of the series and a core of mainline's
 	@$(python) harness/run.py run
 
-check: $(addprefix kernel-,$(variants)) image harness-check    ## the project's tests: the harness, all machines, base versus series
+check: $(addprefix kernel-,$(call matrix,matrix)) image harness-check    ## the project's tests: the harness, all machines, base versus series
 	@$(python) harness/run.py check
+
+regression-names: packages
+	@$(python) harness/run.py regression-names
+
+regression: regression-names $(addprefix kernel-,$(call matrix,matrix.regression)) image    ## mainline's own tests, base and series side by side: nothing may be worse (TESTS=, MACHINES=)
+	@$(python) harness/run.py regression
 
 packages:            ## install the Debian packages that are missing (as root; else say which)
 	@$(h)/packages.sh
@@ -77,11 +88,37 @@ mutant-names: packages
 mutants: mutant-names kernel-default image    ## break the series on purpose, each test has to notice (MUTANTS= names or globs)
 	@$(python) harness/mutants.py
 
+# Packages that nothing else needs are large.
+build-names: packages
+	@$(h)/builds.sh names
+	@$(h)/packages.sh builds
+
+builds: build-names tree    ## compile it for other architectures, without KVM or MTE, with clang (BUILDS= names or globs)
+	@$(h)/builds.sh
+
+docs-packages: packages
+	@$(h)/packages.sh docs
+
+docs: docs-packages tree    ## sphinx and kernel-doc on what the series touches
+	@$(h)/docs.sh
+
+bench-names: packages
+	@$(python) harness/bench.py names
+
+bench: bench-names kernel-default kernel-base image    ## count instructions, base versus series: tables, plots (KEEP=1: as the committed figures)
+	@$(python) harness/bench.py
+
 series-names: packages
 	@$(h)/series.sh names
 
 series: series-names tree    ## a topic as mails, checked and applied, never sent (TOPIC= name, V= version, SIGNOFF="Name <address>")
 	@$(h)/series.sh
+
+bisect-names: packages
+	@$(python) harness/perpatch.py names
+
+bisect: bisect-names image    ## each patch builds without new warnings and passes the tests there are by then (TOPIC= PATCHES= QUICK=1)
+	@$(python) harness/perpatch.py
 
 clean:               ## remove build/ (results/ stay)
 	rm -rf build

@@ -225,18 +225,21 @@ class _Follower:
             self.result.tests[name] = ('lost', 0, 0, bytes(self.outputs.pop(name, b'')))
 
 
-def run(words, tests, factor, stderr_path, result, on_start, on_end):
+def run(words, tests, factor, stderr_path, result, on_start, on_end, nice=0):
     """Boot and follow until the guest powers off, hangs or dies.
 
     tests maps a name to its time-out in seconds, factor stretches all of them. result
     is filled as it happens; on_start(name) and on_end(name, (end, value, milliseconds,
-    output)) are called when it does.
+    output)) are called when it does. nice is what the guest yields to others that run at
+    the same time.
     """
     with open(stderr_path, 'wb') as stderr:
-        # A group of its own, so that Ctrl-C at the terminal reaches us alone. Standard
-        # input stays open: at its end QEMU would disconnect the channel.
+        # A group of its own, so that Ctrl-C at the terminal reaches us alone; not a session,
+        # beyond which Linux does not compare priorities (sched_autogroup). Standard input
+        # stays open: at its end QEMU would disconnect the channel.
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=stderr, start_new_session=True)
+                                   stderr=stderr, process_group=0)
+        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
     try:
         with _guests_lock:
             _guests.add(process)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The data files: machines.ini, variants, matrix, tests.ini and checkpatch-allowed.ini, read and checked."""
+"""The data files: machines.ini, variants, matrix and matrix.regression, tests.ini and
+checkpatch-allowed.ini, read and checked."""
 
 import configparser
 import fnmatch
@@ -13,23 +14,27 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 MACHINE_KEYS = {'why', 'machine', 'cpu', 'smp', 'memory', 'devices', 'append', 'slowdown'}
 TEST_KEYS = {'why', 'program', 'args', 'base-args', 'set', 'needs', 'base', 'base-shows', 'fails', 'skip-cases',
-             'timeout', 'hugepages', 'write', 'swap', 'memory', 'not-on', 'run'}
+             'timeout', 'hugepages', 'write', 'swap', 'memory', 'bench', 'not-on', 'run', 'check'}
 ALLOWED_KEYS = {'patch', 'match', 'reason'}
 
 # set = of tests.ini
 SETS = ('series', 'mainline', 'regression')
 
-# Which tests the second column of the matrix takes, if it isn't names or globs of them.
+# What make check boots, and what make regression does.
+MATRIX, REGRESSION = 'matrix', 'matrix.regression'
+
+# Which tests the second column of a matrix takes; others are names or globs of them.
 KINDS = {
     'series': lambda test: test.set == 'series',
-    'differ': lambda test: test.set == 'series' and test.base != 'pass',
     'mainline': lambda test: test.set == 'mainline',
     'all': lambda test: test.set in ('series', 'mainline'),
-    'every': lambda test: True,
+    'every': lambda test: test.check,
+    'regression': lambda test: test.set == 'regression',
+    'bench': lambda test: test.bench == 'check',
 }
 
 
-def _ini(name):
+def read_ini(name):
     ini = configparser.ConfigParser(interpolation=None)
     path = os.path.join(HERE, name)
     with open(path, encoding='utf-8') as f:
@@ -80,7 +85,7 @@ def _memory(where, key, text):
 
 
 def machines():
-    ini = _ini('machines.ini')
+    ini = read_ini('machines.ini')
     for name in ini.sections():
         unknown = set(ini[name]) - MACHINE_KEYS
         if unknown:
@@ -98,16 +103,53 @@ def variants():
             for name, source, slowdown, append, _ in _table('variants', 5)}
 
 
-def matrix():
-    """[(variant, set, [machine])] of make check."""
-    return [(v, s, m.split()) for v, s, m in _table('matrix', 3)]
+def counterparts():
+    """Variant of the series -> that of the base which is made in the same way."""
+    made = {(source, append, *sorted(config.split())): name
+            for name, source, _, append, config in _table('variants', 5)}
+    return {name: made['base', *how[1:]] for how, name in made.items()
+            if how[0] == 'series' and ('base', *how[1:]) in made}
 
 
-def of_kind(kind, known):
-    """The tests of a row of the matrix, in the order of known."""
-    if kind in KINDS:
-        return [t for t in known.values() if KINDS[kind](t)]
-    return [known[name] for name in select(kind.split(','), known, 'matrix: test')]
+def matrix(name=MATRIX):
+    """[(variant, tests, [machine])] of make check, or of make regression."""
+    return [(v, s, m.split()) for v, s, m in _table(name, 3)]
+
+
+def of_kind(kind, known, name=MATRIX):
+    """The tests of a row of a matrix, in the order of known."""
+    words = kind.split(',')
+    named = [w for w in words if w not in KINDS]
+    names = set(select(named, known, f'{name}: test')) if named else set()
+    return [t for t in known.values() if t.name in names or any(KINDS[w](t) for w in words if w in KINDS)]
+
+
+def regression_pairs(known_tests, known_variants, known_machines):
+    """[(machine, variant of the base, variant of the series, [test])] of make regression.
+
+    What it compares has to be run on both.
+    """
+    planned = {}
+    for variant, kind, names in matrix(REGRESSION):
+        select([variant], known_variants, f'{REGRESSION}: variant')
+        for machine in select(names, known_machines, f'{REGRESSION}: machine'):
+            planned.setdefault((machine, variant), set()).update(
+                t.name for t in of_kind(kind, known_tests, REGRESSION))
+    bases = counterparts()
+    for machine, variant in planned:
+        if variant not in bases and variant not in bases.values():
+            raise DataError(f'{REGRESSION}: variant {variant}: it has no counterpart in variants, '
+                            'with the same configuration and command line, to be compared with')
+    pairs = []
+    for variant, base in bases.items():
+        for machine in known_machines:
+            mine, theirs = planned.get((machine, variant), set()), planned.get((machine, base), set())
+            if mine != theirs:
+                raise DataError(f'{REGRESSION}: {min(mine ^ theirs)} on {machine}: '
+                                f'both or neither of {base} and {variant} can run it')
+            if mine:
+                pairs.append((machine, base, variant, [t for t in known_tests.values() if t.name in mine]))
+    return pairs
 
 
 class Test:
@@ -147,10 +189,18 @@ class Test:
             raise DataError(f'{where}: write: wanted are lines "PATH VALUE"')
         self.swap = _memory(where, 'swap', row['swap']) if row.get('swap') else ''
         self.memory = _memory(where, 'memory', row['memory']) if row.get('memory') else ''
+        self.bench = row.get('bench', '')
+        if self.bench not in ('', 'check', 'full'):
+            raise DataError(f'{where}: bench = {self.bench}: wanted is check or full')
         self.not_on = row.get('not-on', '').split()
         if row.get('run', 'yes') not in ('yes', 'no'):
             raise DataError(f'{where}: run = {row["run"]}: wanted is yes or no')
         self.run = row.get('run') != 'no' and self.set != 'regression'
+        if row.get('check', 'yes') not in ('yes', 'no'):
+            raise DataError(f'{where}: check = {row["check"]}: wanted is yes or no')
+        self.check = row.get('check') != 'no'
+        if not self.check and self.set != 'regression':
+            raise DataError(f'{where}: check = no is for set = regression, which make regression runs')
         for expression in [self.needs] + [e for e, _ in self.fails] + [e for _, e in self.skip_cases]:
             for word in expression.split():
                 if word.lstrip('!') not in FEATURES:
@@ -184,13 +234,13 @@ class Test:
 
 
 def tests():
-    ini = _ini('tests.ini')
+    ini = read_ini('tests.ini')
     return {name: Test(name, dict(ini[name])) for name in ini.sections()}
 
 
 def checkpatch_allowed():
     """What checkpatch.pl may report: [(section, type, its keys)]."""
-    ini = _ini('checkpatch-allowed.ini')
+    ini = read_ini('checkpatch-allowed.ini')
     found = []
     for name in ini.sections():
         where, row = f'checkpatch-allowed.ini: [{name}]', dict(ini[name])
@@ -221,6 +271,7 @@ def check():
         of_kind(kind, known_tests)
         select([variant], known_variants, 'matrix: variant')
         select(names, known_machines, 'matrix: machine')
+    regression_pairs(known_tests, known_variants, known_machines)
     for test in known_tests.values():
         for name in test.not_on:
             if name not in known_machines and name not in known_variants:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# image.sh [shell]: the guest's programs and the initramfs, in build/image.
+# image.sh [shell|bisect]: the guest's programs and the initramfs, in build/image.
 #
 #   idregs.elf            prints the raw ID registers, on the bare machine
 #   initramfs.cpio        init, probe, all selftests, and their modules for each kernel
@@ -9,14 +9,22 @@
 #   initramfs-shell.cpio  the same with busybox and with debugging symbols, for
 #                         make shell
 #
+# bisect: an initramfs.cpio of the selftests and modules of build/bisect, in
+# build/bisect/image, with init and probe of build/image.
+#
 # Written by the kernel's gen_init_cpio from a list, so that no root is needed for
 # device nodes.
 
 . harness/lib.sh
 
 kind=${1:-}
-image=$build/image
+shared=$build/image
+image=$shared
 selftests=$build/series/selftests/kselftest
+if [ "$kind" = bisect ]; then
+	image=$build/bisect/image
+	selftests=$build/bisect/selftests/kselftest
+fi
 headers=$build/series/headers/usr/include
 cc=aarch64-linux-gnu-gcc
 
@@ -44,6 +52,10 @@ modules() {
 	for ko in "$build"/*/mod-*/*.ko; do
 		[ -f "$ko" ] || continue
 		d=$(dirname "$ko")
+		case $kind:$d in
+		bisect:*/bisect/mod-*) ;;
+		bisect:* | *:*/bisect/mod-*) continue ;;
+		esac
 		# Not those whose building failed half-way.
 		[ ! -f "$d.stamp" ] || echo "${d##*/mod-}/$(basename "$ko") $ko"
 	done
@@ -55,8 +67,8 @@ list() {
 	for d in proc sys tmp bin tests; do
 		echo "dir /$d 755 0 0"
 	done
-	echo "file /init $image/init 755 0 0"
-	echo "file /bin/probe $image/probe 755 0 0"
+	echo "file /init $shared/init 755 0 0"
+	echo "file /bin/probe $shared/probe 755 0 0"
 	programs | while read -r p; do
 		d=$(dirname "$p")
 		while [ "$d" != . ]; do
@@ -94,14 +106,17 @@ pack() {
 		mv "$image/tests/$p.new" "$image/tests/$p"
 	done
 	list >"$image/list$kind"
-	"$image/gen_init_cpio" "$image/list$kind" >"$image/$1.new"
+	"$shared/gen_init_cpio" "$image/list$kind" >"$image/$1.new"
 	mv "$image/$1.new" "$image/$1"
 }
 
-target=initramfs${kind:+-$kind}.cpio
+target=initramfs.cpio
+[ "$kind" != shell ] || target=initramfs-shell.cpio
 mkdir -p "$image"
 guest_key=$(cat "$top"/harness/guest/* | git hash-object --stdin)
-if ! stamp_is "$image/.guest" "$guest_key"; then
+if [ "$kind" = bisect ]; then
+	[ -f "$shared/.guest" ] || die "no build/image: make image first"
+elif ! stamp_is "$image/.guest" "$guest_key"; then
 	step guest "init, probe, idregs" guest.log guest
 	stamp "$image/.guest" "$guest_key"
 fi
@@ -109,7 +124,7 @@ if [ "$kind" = shell ] && [ ! -f "$image/busybox" ]; then
 	"$top/harness/fetch.sh" busybox
 fi
 key=$({
-	cat "$selftests/../.stamp" "$image/.guest" "$top/harness/image.sh"
+	cat "$selftests/../.stamp" "$shared/.guest" "$top/harness/image.sh"
 	modules | while read -r m ko; do
 		echo "$m $(git hash-object "$ko")"
 	done

@@ -141,7 +141,7 @@ class Outcome:
 _ASSERTION = '==== Test Assertion Failure ===='
 _RESULT = re.compile(r'(not )?ok \d+')
 # What every test of some kind prints, and says nothing.
-_IDLE = re.compile(r'Random seed: |# (Totals:|Planned tests !=|Starting \d+ tests| +RUN) |1\.\.|K?TAP version ')
+_IDLE = re.compile(r'Random seed: |# (Totals:|figure|Planned tests !=|Starting \d+ tests| +RUN) |1\.\.|K?TAP version ')
 
 
 def _last_line(output):
@@ -226,17 +226,17 @@ def outcome(end, value, output, parser):
     """
     if end == 'lost':
         return Outcome('untrusted', 'the guest went away while it ran')
-    if end == 'stuck':
-        return Outcome('fail', f'not killable after {value} s')
-    if end == 'timeout':
-        return Outcome('fail', f'timed out after {value} s')
-    if end == 'signal':
-        return Outcome('fail', f'killed by signal {value}')
     if end == 'error':
         return Outcome('untrusted', f'could not be started: errno {value}')
 
     ktap = parse_ktap(output, parser)
     cases, complaint = ktap if ktap else ([], '')
+    if end == 'stuck':
+        return Outcome('fail', f'not killable after {value} s', cases)
+    if end == 'timeout':
+        return Outcome('fail', f'timed out after {value} s', cases)
+    if end == 'signal':
+        return Outcome('fail', f'killed by signal {value}', cases)
     failed = [name for name, status, _ in cases if status == 'fail']
     if value == KSFT_SKIP:
         # An assertion that fails while errno happens to be EACCES ends like a skip.

@@ -4,8 +4,12 @@
 # kernel.sh VARIANT: configure and build one kernel of harness/variants, in
 # build/SOURCE/obj-VARIANT, and for it the modules of the series' selftests, in
 # build/SOURCE/mod-VARIANT. JOBS= is make's -j.
+#
+# That of source bisect is built with W=1 and sparse, and its log says which object each
+# line is about (perpatch.py reads it).
 
 . harness/lib.sh
+. harness/kbuild.sh
 
 variant=${1:-}
 variants=$(sed 's/#.*//; /^$/d' "$top/harness/variants")
@@ -22,71 +26,47 @@ EOF
 [ -n "$source" ] ||
 	die "KERNEL=$variant: there are" "$(echo "$variants" | awk '{ printf "%s ", $1 }')"
 
+# What sparse needs for this tree: make only warns if it can't be used, and goes on.
+sparse_flags() {
+	valid=$build/$source/tree/scripts/checker-valid.sh
+	for flags in "" -D__typeof_unqual__=__typeof__; do
+		# shellcheck disable=SC2086
+		if [ ! -f "$valid" ] || [ "$(sh "$valid" sparse $flags)" = 1 ]; then
+			echo "${flags:+ CF=$flags}"
+			return 0
+		fi
+	done
+	die "sparse is too old for this kernel, or is not there: its scripts/checker-valid.sh says so"
+}
+
 tree=$build/$source/tree
 obj=$build/$source/obj-$variant
+arch=arm64 toolchain=CROSS_COMPILE=aarch64-linux-gnu-
 image=$obj/arch/arm64/boot/Image
 mod=$build/$source/mod-$variant
 # Also for a kernel without the series, whose selftests have none.
 mod_source=$build/series/tree/tools/testing/selftests/kvm/test_modules
+how=-s
+if [ "$source" = bisect ]; then
+	# Its selftests are those of the same commit.
+	mod_source=$tree/tools/testing/selftests/kvm/test_modules
+	how="-O --no-print-directory W=1 C=1 CHECK=sparse$(sparse_flags)"
+fi
 [ -d "$tree" ] || die "KERNEL=$variant: no ${tree#"$top/"}"
 mkdir -p "$obj"
-
-kmake() {
-	# No time, user, host or git state in the image: same source, same bytes.
-	make -C "$tree" -s O="$obj" ARCH=arm64 \
-		CROSS_COMPILE=aarch64-linux-gnu- LOCALVERSION= \
-		KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_USER=harness \
-		KBUILD_BUILD_HOST=harness -j"${JOBS:-$(nproc)}" "$@" </dev/null
-}
-
-configure() {
-	files=
-	for f in $fragments; do
-		files="$files $top/harness/config/$f.config"
-	done
-	cd "$tree"
-	# -s: an option that did not survive, or that two fragments give, is an error.
-	# shellcheck disable=SC2086
-	ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- \
-		sh scripts/kconfig/merge_config.sh -n -s -O "$obj" $files
-}
-
-# What the build depends on: the tree, but for what is not part of a kernel. With
-# changes that are not committed make alone can tell.
-tree_id() {
-	if [ -n "$(git -C "$tree" status --porcelain -- . ':!Documentation' ':!tools/testing' | head -n 1)" ]; then
-		date +%s%N
-		return
-	fi
-	{
-		git -C "$tree" ls-tree HEAD | grep -Ev '	(Documentation|MAINTAINERS|tools)$'
-		git -C "$tree" ls-tree HEAD:tools | grep -v '	testing$'
-	} | git hash-object --stdin
-}
-
-# A Kconfig file that changes may bring an option that the old .config lacks.
-config_id() {
-	{
-		echo "$fragments"
-		for f in $fragments; do
-			cat "$top/harness/config/$f.config"
-		done
-		git -C "$tree" ls-tree -r HEAD | grep '/Kconfig'
-	} | git hash-object --stdin
-}
 
 config_key=$(config_id)
 tree_key=$(tree_id)
 if ! stamp_is "$obj/.config.stamp" "$config_key"; then
 	rm -f "$obj/.config.stamp" "$obj/.image.stamp"
-	step config "$variant" "config-$variant.log" configure ||
+	step config "$variant" "config-$variant.log" merge_fragments ||
 		die "$variant: see which option did not survive"
 	stamp "$obj/.config.stamp" "$config_key"
 fi
 if [ ! -f "$image" ] || ! stamp_is "$obj/.image.stamp" "$tree_key $config_key"; then
 	rm -f "$obj/.image.stamp"
 	step kernel "$variant, $(grep -c =y "$obj/.config") options" "kernel-$variant.log" \
-		kmake Image modules headers
+		kmake Image modules
 	stamp "$obj/.image.stamp" "$tree_key $config_key"
 fi
 
@@ -95,7 +75,10 @@ modules() {
 	kmake M="$mod_source" MO="$mod" modules
 }
 
-[ -d "$mod_source" ] || exit 0
+if [ ! -d "$mod_source" ]; then
+	rm -rf "$mod" "$mod.stamp"
+	exit 0
+fi
 mod_key=$tree_key\ $config_key\ $(cat "$mod_source"/* | git hash-object --stdin)
 if ! stamp_is "$mod.stamp" "$mod_key"; then
 	# A module of another kernel must not be left for the image.

@@ -16,9 +16,11 @@ FIELDS = {
     'MTE': ('ID_AA64PFR1_EL1', 8, 4),
     'MTEPERM': ('ID_AA64PFR2_EL1', 0, 4),
     'MTESTOREONLY': ('ID_AA64PFR2_EL1', 4, 4),
+    'GCIE': ('ID_AA64PFR2_EL1', 12, 4),
     'FWB': ('ID_AA64MMFR2_EL1', 40, 4),
     'DIC': ('CTR_EL0', 29, 1),
     'TGRAN4_2': ('ID_AA64MMFR0_EL1', 40, 4),
+    'EL0': ('ID_AA64PFR0_EL1', 0, 4),
     'EL1': ('ID_AA64PFR0_EL1', 4, 4),
     'SVE': ('ID_AA64PFR0_EL1', 32, 4),
     'IDS': ('ID_AA64MMFR2_EL1', 36, 4),
@@ -120,9 +122,16 @@ def _test_mem(boot):
         f'{hole}M hidden from the kernel, {"modules" if modules else "no modules"}'
 
 
-def _aarch32(boot):
-    value, why = boot.field('EL1')
-    return value == 2, why
+def _aarch32(level):
+    def look(boot):
+        value, why = boot.field(level)
+        return value == 2, why
+    return look
+
+
+def _vm_types(boot):
+    types = boot.fact('cap.KVM_CAP_VM_TYPES')
+    return types != '0', f'KVM_CAP_VM_TYPES {types}'
 
 
 # name: what it stands for. The order is that of the ledger.
@@ -143,7 +152,10 @@ FEATURES = {
     'sve': _field('SVE'),
     'ids': _field('IDS'),
     'tlbios': _field('TLB'),
-    'aarch32-el1': _aarch32,
+    'aarch32-el0': _aarch32('EL0'),
+    'aarch32-el1': _aarch32('EL1'),
+    'gicv5': _field('GCIE'),
+    'vm-types': _vm_types,
     '4k': _page(4),
     '16k': _page(16),
     '64k': _page(64),

@@ -44,6 +44,12 @@ step() {
 		$(($(date +%s) - step_start))
 }
 
+# first FILE: what it begins with.
+first() {
+	sed -n '1,25s/^/    /p' "$1"
+	[ "$(wc -l <"$1")" -le 25 ] || echo "    and so on: ${1#"$top/"}"
+}
+
 # stamp_is FILE TEXT / stamp FILE TEXT: what a target was made from.
 stamp_is() {
 	[ -f "$1" ] && [ "$(cat "$1")" = "$2" ]

@@ -30,9 +30,9 @@ import time
 import data
 import judge
 import run
+import worktree
 
 MUTANTS = os.path.join(data.HERE, 'mutants')
-GIT_DIR = os.path.join(run.BUILD, 'base', 'tree', '.git')
 TREE = os.path.join(run.BUILD, 'mutant', 'tree')
 
 
@@ -82,22 +82,9 @@ def load(tests, machines):
     return found
 
 
-def git(*words):
-    done = subprocess.run(['git', *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, check=False, text=True)
-    if done.returncode:
-        raise judge.DataError(f'git {words[-1]}: {done.stdout.strip().splitlines()[0]}')
-    return done.stdout.strip()
-
-
 def pristine():
     """The composed series in a work tree of its own; only what differs is touched."""
-    series = git('--git-dir', GIT_DIR, 'rev-parse', 'refs/series/composed')
-    if not os.path.isdir(TREE):
-        git('--git-dir', GIT_DIR, 'worktree', 'prune')
-        git('--git-dir', GIT_DIR, 'worktree', 'add', '-q', '--detach', TREE, series)
-    git('-C', TREE, 'reset', '-q', '--hard', series)
-    git('-C', TREE, 'clean', '-q', '-f', '-d')
+    worktree.at(TREE, worktree.composed())
 
 
 def boot(the_run, machine, variant, names, label):
@@ -140,7 +127,7 @@ def main():
             mutant = mutants[name]
             start = time.monotonic()
             pristine()
-            git('-C', TREE, 'apply', '--whitespace=nowarn', mutant.path)
+            worktree.git('-C', TREE, 'apply', '--whitespace=nowarn', mutant.path)
             if subprocess.call([os.path.join(data.HERE, 'kernel.sh'), 'mutant'], cwd=run.TOP):
                 raise judge.DataError(f'mutant {name} does not build')
             # Modules are built for each kernel, and are in the image.

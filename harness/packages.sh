@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Install what harness/packages lists and the machine lacks: as root at once,
-# otherwise print the line that does it.
+# packages.sh [FOR]: install what harness/packages, or harness/packages-FOR, lists and the
+# machine lacks: as root at once, otherwise print the line that does it.
 
 . harness/lib.sh
 
-wanted=$(sed 's/#.*//' harness/packages)
+wanted=$(sed 's/#.*//' "harness/packages${1:+-$1}")
 missing=
 for p in $wanted; do
 	status=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) || status=
@@ -26,9 +26,10 @@ if [ -n "$missing" ]; then
 			--no-install-recommends $missing
 	}
 	# shellcheck disable=SC2086
-	step packages "$(echo $missing | wc -w) from Debian" packages.log install
+	step packages "$(echo $missing | wc -w) from Debian" "packages${1:+-$1}.log" install
 fi
 
+[ -z "${1:-}" ] || exit 0
 # What dpkg calls installed may be out of PATH.
 for c in aarch64-linux-gnu-gcc gcc make flex bison bc rsync cpio; do
 	command -v $c >/dev/null || die "$c is installed, but not in PATH"

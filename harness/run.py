@@ -7,6 +7,8 @@ Called by the Makefile:
   run.py names    check TESTS, MACHINES, KERNEL, BOOTS and TIMEOUT_FACTOR of the environment
   run.py run      TESTS, MACHINES and KERNEL of the environment choose
   run.py check    what harness/matrix says
+  run.py regression   what harness/matrix.regression says, of that what TESTS and MACHINES choose;
+                  regression-names checks that it is anything
   run.py doctor   what this host has, and what each machine will run
   run.py shell    a shell in the first of MACHINES
 
@@ -27,7 +29,9 @@ import sys
 import time
 
 import boot
+import compare
 import data
+import figures
 import judge
 import ledger
 
@@ -41,6 +45,9 @@ HOPELESS = 2
 
 # Lines of a failed test's output that the end of a run shows.
 RECALL = 6
+
+# What guests yield to the one that takes longest.
+NICE = 5
 
 
 def sha256(path):
@@ -76,14 +83,14 @@ def factor_of(machine, slowdown):
 
 
 def boots():
-    """How many guests at a time: a test keeps little more than one processor busy."""
+    """How many guests at a time: a test keeps less than one processor busy, it often waits."""
     given = os.environ.get('BOOTS')
     if given:
         if not given.isdigit() or not int(given):
             raise judge.DataError(f'BOOTS={given}: wanted is a number above 0')
         return int(given)
     processors = os.cpu_count() or 1
-    return max(min(processors, 2), processors // 2)
+    return processors + 1 if processors <= 2 else max(3, processors // 2)
 
 
 class Job:
@@ -103,6 +110,7 @@ class Job:
         os.makedirs(os.path.join(self.dir, 'output'))
         self.swap = max([t.swap for t in tests if t.swap], key=data.memory_bytes, default='')
         self.cmdline = ' '.join(f'{boot.COMMAND_LINE} {append} {self.machine["append"]}'.split())
+        self.nice = 0
         self.features = {}
         self.results = {}       # name -> dict
         self.begun = False
@@ -155,6 +163,14 @@ class Job:
         }
         self.say(f'  {verdict.verdict:10} {name:32} {milliseconds / 1000:6.1f} s  {verdict.reason}'.rstrip())
 
+    def add(self, name, verdict, reason, cases):
+        """A result that no guest has printed; output/NAME.log is the caller's."""
+        self.results[name] = {
+            'name': name, 'verdict': verdict, 'reason': reason, 'result': verdict, 'end': 'exit',
+            'value': 0, 'seconds': 0, 'cases': cases,
+        }
+        self.say(f'  {verdict:10} {name:32} {0:6.1f} s  {reason}'.rstrip())
+
     def _boot(self, number, pending):
         console = self.path(f'console-{number}.log')
         plan = self.path(f'plan-{number}')
@@ -171,7 +187,7 @@ class Job:
                 f.truncate(data.memory_bytes(self.swap))
             drives.append(disk)
         words = boot.command(QEMU, self.machine, kernel_image(self.variant, self.source),
-                             os.path.join(IMAGE, 'initramfs.cpio'), plan, console,
+                             os.path.join(self.run.image, 'initramfs.cpio'), plan, console,
                              self.cmdline, self.memory, drives)
         with open(self.path(f'qemu-{number}.sh'), 'w', encoding='utf-8') as f:
             f.write('#!/bin/sh\n' + boot.shell_quoted(words) + '\n')
@@ -187,7 +203,7 @@ class Job:
 
         try:
             boot.run(words, {n: self.tests[n].timeout for n in pending}, self.factor,
-                     self.path(f'qemu-{number}.stderr'), result, started, ended)
+                     self.path(f'qemu-{number}.stderr'), result, started, ended, self.nice)
         finally:
             for disk in drives:
                 os.unlink(disk)
@@ -255,6 +271,7 @@ class Run:
         self.allowed = judge.load_allowed(os.path.join(data.HERE, 'splats-allowed.ini'))
         self.parser = judge.KunitParser(os.path.join(BUILD, 'series', 'tree'))
         self.dir = ''
+        self.image = IMAGE
         self.interrupted = False
         self.column = 0         # width of the name of a job before what it prints
         self.crowd = 1          # factor on time-outs
@@ -279,16 +296,20 @@ class Run:
         print(text, flush=True)
 
     def execute(self, plans):
-        """plans: [(variant, machine, tests)]; what needs more memory boots apart."""
+        """plans: [(variant, machine, tests)]; what needs more memory boots apart.
+
+        A fourth item is added to the name of the job.
+        """
         count = boots()
         self.dir = self.directory(self.kind)
         jobs = []
-        for variant, machine, tests in plans:
+        for variant, machine, tests, *label in plans:
             by_memory = {}
             for test in tests:
                 by_memory.setdefault(test.memory_on(self.machines[machine]), []).append(test)
             for memory in sorted(by_memory, key=data.memory_bytes):
-                jobs.append((machine, variant, memory, by_memory[memory]))
+                jobs.append((machine, variant, memory, by_memory[memory],
+                             f'{machine}-{variant}-{label[0]}' if label else ''))
         count = min(count, len(jobs))
         # Two processors in each guest.
         self.crowd = max(1, 2 * count / (os.cpu_count() or 1))
@@ -296,6 +317,9 @@ class Run:
         if count > 1:
             # What takes long first, or it is alone at the end.
             self.jobs.sort(key=lambda job: -job.factor * len(job.tests))
+            # It is the one that all others together may not take longer than.
+            for job in self.jobs[1:]:
+                job.nice = NICE
             self.column = max(len(job.name) for job in self.jobs)
         with concurrent.futures.ThreadPoolExecutor(max(1, count)) as pool:
             begun = [pool.submit(job.execute) for job in self.jobs]
@@ -310,6 +334,8 @@ class Run:
                 if not isinstance(error, KeyboardInterrupt):
                     raise
         self.jobs = [job for job in self.jobs if job.begun]
+        if self.kind == 'check' and not self.interrupted:
+            figures.hold(self)
         return self.finish()
 
     def job(self, machine, variant, memory, tests, label=''):
@@ -321,11 +347,18 @@ class Run:
     def verdicts(self):
         return [r['verdict'] for job in self.jobs for r in job.results.values()]
 
+    def comparisons(self):
+        """Of base and series; none where only one of them was booted."""
+        return compare.of_jobs(self.jobs, self.tests, data.counterparts())
+
     def finish(self):
         verdicts = self.verdicts()
         splats = [s for job in self.jobs for s in job.splats]
         complaints = [c for job in self.jobs for c in job.complaints]
         status = judge.exit_status(verdicts, splats, complaints)
+        compared = self.comparisons()
+        if status == judge.EXIT_GOOD and any(c.worse() for c in compared):
+            status = judge.EXIT_FAIL
         if self.interrupted:
             status = 130
         count = {v: verdicts.count(v) for v in ('pass', 'fail', 'skip', 'unexpected', 'untrusted')}
@@ -334,8 +367,10 @@ class Run:
                     f'{len(splats)} kernel splats, {len(complaints)} boots in trouble')
         if self.interrupted:
             sentence = f'interrupted: {sentence}'
-        self._write(sentence, status, count)
+        self._write(sentence, status, count, compared)
         self.recall()
+        if compared:
+            self.say('\n'.join(compare.closing(compared)))
         self.say(f'{sentence}: {os.path.relpath(self.dir, TOP)}')
         return status, count
 
@@ -373,7 +408,7 @@ class Run:
                 found[f'kernel.{job.variant}.sha256'] = sha256(image)
         return found
 
-    def _write(self, sentence, status, count):
+    def _write(self, sentence, status, count, compared):
         jobs = [{'name': job.name, 'machine': job.machine_name, 'kernel': job.variant, 'facts': job.facts,
                  'ledger': {n: {'present': p, 'why': w} for n, (p, w) in job.features.items()},
                  'tests': list(job.results.values()), 'splats': job.splats,
@@ -381,7 +416,8 @@ class Run:
         environment = self.environment()
         document = {'kind': self.kind, 'started': datetime.datetime.fromtimestamp(self.start).isoformat(),
                     'seconds': round(time.time() - self.start, 1), 'status': status, 'sentence': sentence,
-                    'counts': count, 'environment': environment, 'jobs': jobs}
+                    'counts': count, 'environment': environment, 'jobs': jobs,
+                    'comparisons': [c.document() for c in compared]}
         with open(os.path.join(self.dir, 'results.json'), 'w', encoding='utf-8') as f:
             json.dump(document, f, indent=1)
             f.write('\n')
@@ -394,7 +430,7 @@ class Run:
             subprocess.run(['dpkg-query', '-W', *filter(None, names)], stdout=f,
                            stderr=subprocess.DEVNULL, check=False)
         self._junit()
-        self._summary(document)
+        self._summary(document, compare.table(compared) if compared else [])
 
     def _junit(self):
         """By the kernel's own writer, from the kernel's own tree of results."""
@@ -418,11 +454,12 @@ class Run:
             root.counts.add_subtest_counts(suite.counts)
         self.parser.junit.write_junit_result(root, os.path.join(self.dir, 'junit.xml'))
 
-    def _summary(self, document):
+    def _summary(self, document, table):
         lines = [f'# {self.kind}: {document["sentence"]}', '',
                  f'Started {document["started"]}, took {document["seconds"]} s, exit status {document["status"]}.',
                  '', '| what | version |', '|---|---|']
         lines += [f'| {k} | {v} |' for k, v in document['environment'].items()]
+        lines += table
         for job in document['jobs']:
             lines += ['', f'## {job["name"]}', '']
             lines += [f'* {c}' for c in job['complaints']]
@@ -440,7 +477,7 @@ def chosen(machines, variants, default='max'):
     """The machines and the kernel variant that the environment names."""
     names = data.select((os.environ.get('MACHINES') or default).split(), machines, 'machine')
     variant = os.environ.get('KERNEL') or 'default'
-    known = [v for v, (source, _, _) in variants.items() if source != 'mutant']
+    known = [v for v, (source, _, _) in variants.items() if source not in ('mutant', 'bisect')]
     if variant not in known:
         raise judge.DataError(f'kernel variant {variant}: there is none; there are: {" ".join(known)}')
     return names, variant
@@ -468,6 +505,20 @@ def plan_check(run):
             tests = [t for t in data.of_kind(kind, run.tests) if not {name, variant} & set(t.not_on)]
             if tests:
                 plans.append((variant, name, tests))
+    return plans
+
+
+def plan_regression(machines, variants, known):
+    """As the matrix says, not as not-on of tests.ini."""
+    wanted = data.select((os.environ.get('MACHINES') or 'all').split(), machines, 'machine')
+    names = data.select((os.environ.get('TESTS') or 'all').split(), known, 'test')
+    plans = []
+    for machine, base, variant, tests in data.regression_pairs(known, variants, machines):
+        mine = [t for t in tests if t.name in names]
+        if machine in wanted and mine:
+            plans += [(base, machine, mine), (variant, machine, mine)]
+    if not plans:
+        raise judge.DataError(f'{data.REGRESSION} has none of these tests on these machines')
     return plans
 
 
@@ -523,6 +574,7 @@ def main():
     kind = sys.argv[1] if len(sys.argv) == 2 else ''
     if kind == 'names':
         machines, variants, tests = data.check()
+        figures.ratios(tests)
         chosen(machines, variants)
         data.select((os.environ.get('TESTS') or 'all').split(), tests, 'test')
         factor_of({'slowdown': 1}, 1)
@@ -537,11 +589,17 @@ def main():
         print(f'{count["pass"]} passed, {count["fail"] + count["unexpected"] + count["untrusted"]} failed, '
               f'{count["skip"]} skipped')
         return status
+    if kind == 'regression-names':
+        plan_regression(*data.check())
+        return judge.EXIT_GOOD
+    if kind == 'regression':
+        run = Run(kind)
+        return run.execute(plan_regression(run.machines, run.variants, run.tests))[0]
     if kind == 'doctor':
         return doctor(Run(kind))
     if kind == 'shell':
         return shell(Run(kind))
-    raise judge.DataError('usage: run.py names|run|check|doctor|shell')
+    raise judge.DataError('usage: run.py names|run|check|regression|regression-names|doctor|shell')
 
 
 def guarded(work):

@@ -10,12 +10,12 @@
 #
 # The commits that tree.sh composed are written again with that identity, in a repository
 # of its own that borrows the base's objects, and made mails by git format-patch. Checks,
-# each with a name, say what is missing (mailcheck.py, checkpatch.pl, get_maintainer.pl,
-# git log --check); what is found in checkpatch's report and is to stay is in
-# checkpatch-allowed.ini. At last git am applies the mails to the base, those of the
-# topics that come before first, as who gets them would: in a sparse checkout of just the
-# files that they touch, which takes a second and not a kernel tree. Identity and dates
-# being the same, it has to arrive at the very commit ids: same trees, same messages.
+# each with a name, say what is missing (mailcheck.py, patchcheck.sh, get_maintainer.pl);
+# what is found in checkpatch's report and is to stay is in checkpatch-allowed.ini. At last
+# git am applies the mails to the base, those of the topics that come before first, as who
+# gets them would: in a sparse checkout of just the files that they touch, which takes a
+# second and not a kernel tree. Identity and dates being the same, it has to arrive at the
+# very commit ids: same trees, same messages.
 
 . harness/lib.sh
 series_identity
@@ -75,9 +75,6 @@ base_names() {
 write_commits() {
 	git init -q -b "$name" "$repo"
 	echo "$base_git/objects" >"$repo/.git/objects/info/alternates"
-	# A heading of seven letters is underlined as if it was a conflict (mailcheck.py looks
-	# for those).
-	echo '*.rst conflict-marker-size=100' >"$repo/.git/info/attributes"
 	git -C "$repo" update-ref refs/series/base "$(git --git-dir "$base_git" rev-parse base)"
 	parent=$(git -C "$repo" rev-parse refs/series/base)
 	git -C "$repo" update-ref refs/series/start "$parent"
@@ -105,11 +102,8 @@ found() {
 
 checks() {
 	: >"$work/findings"
+	harness/patchcheck.sh checkpatch "$tree" "$work"/plain/*.patch >"$work/checkpatch"
 	cd "$tree"
-	# Neither the user's configuration nor a repository without history has a say; what
-	# is found makes the exit status 1.
-	HOME=$work GIT_DIR=$work/none perl scripts/checkpatch.pl --strict --terse --show-types --no-summary \
-		"$work"/plain/*.patch >"$work/checkpatch" 2>&1 || true
 	for p in "$work"/plain/*.patch; do
 		HOME=$work perl scripts/get_maintainer.pl --nogit --nogit-fallback --nofixes "$p" >"$work/who"
 		grep -q '> (\(maintainer\|supporter\):' "$work/who" ||
@@ -123,8 +117,7 @@ checks() {
 	sed -E 's/^(.*<[^<>]*>|[^ ]+) \(.*/\1/' "$work/roles" |
 		awk 'NR == FNR { seen[$0] = 1; next } !seen[$0]++' "$work/to" - >"$work/cc"
 	cd "$top"
-	git -C "$repo" log --reverse --check --format='commit %s' "refs/series/start..$name" |
-		awk '/^commit / { subject = substr($0, 8) } /^[^+]*: / && !/^commit / { print subject ": " $0 }' |
+	harness/patchcheck.sh whitespace "$repo/.git" "refs/series/start..$name" |
 		found whitespace
 	PYTHONDONTWRITEBYTECODE=1 python3 harness/mailcheck.py "$work" "$topic" "$version" >"$work/mailcheck"
 	cat "$work/mailcheck" >>"$work/findings"
@@ -206,7 +199,7 @@ series() {
 	base_names
 	work=$build/mails.$$
 	repo=$work/repo
-	trap 'rm -rf "$work" "$tree"/.checkpatch-camelcase.date.*' EXIT
+	trap 'rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM
 	mkdir -p "$work"
 

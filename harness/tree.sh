@@ -126,9 +126,11 @@ compose() {
 		compose_one "$p"
 		count=$((count + 1))
 	done
-	# A file that no patch brings would silently not be in the series.
+	# A file that no patch brings would silently not be in the series. The kernel has no
+	# Markdown: that is documentation of this repository.
 	for d in arch include Documentation tools; do
-		[ ! -d "$top/$d" ] || ( cd "$top" && find "$d" -type f ! -name '*.orig' ! -name '*~' )
+		[ ! -d "$top/$d" ] || ( cd "$top" && find "$d" -type f ! -name '*.orig' ! -name '*~' \
+			! -name '*.md' )
 	done | sort >"$work/files"
 	sort "$work/claimed" | comm -13 - "$work/files" >"$work/unclaimed"
 	[ ! -s "$work/unclaimed" ] ||

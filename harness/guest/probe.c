@@ -67,6 +67,7 @@ static const struct {
 	CAP(KVM_CAP_MEMORY_FAULT_INFO),
 	CAP(KVM_CAP_SYNC_MMU),
 	CAP(KVM_CAP_USER_MEMORY2),
+	CAP(KVM_CAP_VM_TYPES),
 	/*
 	 * Of the series, or so new that another 7.x may lack it. By name only:
 	 * a number that is not taken yet may become another capability's.

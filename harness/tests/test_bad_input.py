@@ -318,6 +318,7 @@ class Run(BadInput):
             self.write(path, 'x')
         self.write('harness/tests.ini', '[first]\nset = mainline\n\n[second]\nset = mainline\n')
         self.write('harness/matrix', 'default all max\n')
+        self.write('harness/matrix.regression', 'default all max\nbase all max\n')
         os.makedirs(f'{self.top}/build/series/tree/tools/testing')
         os.symlink(f'{TREE}/tools/testing/kunit', f'{self.top}/build/series/tree/tools/testing/kunit')
 
@@ -500,6 +501,7 @@ class DataFiles(BadInput):
         super().setUp()
         self.write('harness/tests.ini', '[psci_test]\nset = mainline\n')
         self.write('harness/matrix', 'default all max neoverse-n1\n16k psci_* max\n')
+        self.write('harness/matrix.regression', 'default all max\nbase all max\n')
 
     def slip(self, name, old, new, *words):
         text = self.read(f'harness/{name}')

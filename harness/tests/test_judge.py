@@ -120,6 +120,13 @@ class Ends(OutcomeTest):
                 self.assertEqual(got.result, result)
                 self.assertIn(word, got.reason)
 
+    def test_what_failed_before_is_known(self):
+        for end in ('signal', 'timeout', 'stuck'):
+            with self.subTest(end):
+                got = self.of(HEADER + '1..3\nok 1 a\nnot ok 2 b\n', 9, end)
+                self.assertEqual([(name, status) for name, status, _ in got.cases if status == 'fail'],
+                                 [('b', 'fail')])
+
     def test_every_exit_status(self):
         """Good output or not: only 0 and 2 can pass, only 4 can skip."""
         for value in range(256):

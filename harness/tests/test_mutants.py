@@ -15,6 +15,7 @@ import unittest
 import data
 import judge
 import mutants
+import worktree
 
 GOOD = '''# why: nothing is cleared
 # kills: one: write *
@@ -52,11 +53,11 @@ class File(unittest.TestCase):
             self.assertTrue(mutant.kills, mutant.name)
 
 
-    @unittest.skipUnless(os.path.isdir(mutants.GIT_DIR), 'no series: make tree')
+    @unittest.skipUnless(os.path.isdir(worktree.GIT_DIR), 'no series: make tree')
     def test_those_of_the_repository_apply(self):
         machines, _, tests = data.check()
         with tempfile.TemporaryDirectory() as directory:
-            env = dict(os.environ, GIT_DIR=mutants.GIT_DIR, GIT_INDEX_FILE=os.path.join(directory, 'index'))
+            env = dict(os.environ, GIT_DIR=worktree.GIT_DIR, GIT_INDEX_FILE=os.path.join(directory, 'index'))
             subprocess.run(['git', 'read-tree', 'refs/series/composed'], env=env, check=True)
             for mutant in mutants.load(tests, machines).values():
                 with self.subTest(mutant.name):

@@ -237,6 +237,13 @@ class Compose(TreeTest):
         self.write('arch/arm64/kvm/stray.c', '\n')
         self.refused(self.compose(), 'arch/arm64/kvm/stray.c', 'New-file')
 
+    def test_markdown_that_no_patch_brings(self):
+        """It is about this repository, and not part of the series."""
+        self.composed()
+        self.write('Documentation/benchmarks.md', '# Benchmarks\n')
+        self.assertEqual(self.compose().said, '')
+        self.assertFalse(os.path.exists(os.path.join(self.top, 'build/series/tree/Documentation/benchmarks.md')))
+
     def test_patch_without_subject(self):
         self.make_patches()
         self.write('patches/1-fixes/0002-x.patch', 'no header\n---\n')

@@ -662,14 +662,15 @@ out_unpin:
  * Whether to try once more what an MMU notifier came in between. The pin itself can
  * be the reason, by moving a page that must not be pinned where it is, or breaking
  * COW. So the second try often does it. If it is others who invalidate something all
- * the time, have less pages depend on a moment when nobody does.
+ * the time, have less pages depend on a moment when nobody does; and don't give up
+ * before it is one, as to pin many can take longer than the time there is.
  */
 static int lock_retry(struct lock_ctx *ctx, int tries)
 {
 	if (signal_pending(current))
 		return -EINTR;
 
-	if (time_after(jiffies, ctx->deadline))
+	if (ctx->batch == 1 && time_after(jiffies, ctx->deadline))
 		return -EAGAIN;
 
 	if (tries > 1) {

@@ -20,9 +20,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
-#include <linux/capability.h>
 #include <linux/sizes.h>
 
 #include "kvm_util.h"
@@ -541,31 +539,6 @@ static const char *run_changes_rw(struct lock_vm *lvm)
 
 /* RLIMIT_MEMLOCK. */
 
-static void set_limit(u64 bytes)
-{
-	struct rlimit limit;
-
-	TEST_ASSERT(!getrlimit(RLIMIT_MEMLOCK, &limit), "getrlimit() failed, errno %d", errno);
-	limit.rlim_cur = bytes;
-	limit.rlim_max = max_t(u64, limit.rlim_max, bytes);
-	TEST_ASSERT(!setrlimit(RLIMIT_MEMLOCK, &limit), "setrlimit() failed, errno %d", errno);
-}
-
-/* Of this thread, and of those that it creates. */
-static bool set_cap_ipc_lock(bool on)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
-
-	TEST_ASSERT(!syscall(__NR_capget, &header, data), "capget() failed, errno %d", errno);
-	if (on)
-		data[0].effective |= BIT(CAP_IPC_LOCK);
-	else
-		data[0].effective &= ~BIT(CAP_IPC_LOCK);
-
-	return !syscall(__NR_capset, &header, data);
-}
-
 static const char *check_limit(const struct lock_vm *lvm)
 {
 	u64 exact = lvm->base.locked_vm + lvm->size;
@@ -574,7 +547,7 @@ static const char *check_limit(const struct lock_vm *lvm)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(too_small); i++) {
-		set_limit(too_small[i]);
+		lock_set_limit(too_small[i]);
 		if (!failed_with(__memslot_lock(lvm->vm, LOCK_SLOT, MEMSLOT_LOCK_RW), ENOMEM))
 			return lock_failed("%lu bytes can be locked, limit %lu", exact,
 					   too_small[i]);
@@ -583,14 +556,14 @@ static const char *check_limit(const struct lock_vm *lvm)
 			return failure;
 	}
 
-	set_limit(exact);
+	lock_set_limit(exact);
 
 	return check_lockable(lvm, MEMSLOT_LOCK_RW) ?: check_lockable(lvm, MEMSLOT_LOCK_R);
 }
 
 static const char *check_limit_bypass(const struct lock_vm *lvm)
 {
-	set_limit(0);
+	lock_set_limit(0);
 
 	return check_lockable(lvm, MEMSLOT_LOCK_RW);
 }
@@ -605,7 +578,7 @@ static const char *check_limit_mlock(const struct lock_vm *lvm)
 
 	both.base.locked_vm += page_size;
 
-	set_limit(exact);
+	lock_set_limit(exact);
 	TEST_ASSERT(!mlock(page, page_size), "mlock() failed, errno %d", errno);
 	if (!failed_with(__memslot_lock(lvm->vm, LOCK_SLOT, MEMSLOT_LOCK_RW), ENOMEM))
 		return "mlock() doesn't count";
@@ -622,7 +595,7 @@ static const char *check_limit_mlock(const struct lock_vm *lvm)
 		return failure;
 	memslot_unlock(lvm->vm, LOCK_SLOT);
 
-	set_limit(exact + page_size);
+	lock_set_limit(exact + page_size);
 	TEST_ASSERT(!mlock(page, page_size), "mlock() failed, errno %d", errno);
 	failure = check_lockable(&both, MEMSLOT_LOCK_RW);
 	kvm_munmap(page, page_size);
@@ -663,7 +636,7 @@ static const char *check_limit_race(const struct lock_vm *lvm)
 	hva = alloc(slot_size);
 	vm_set_user_memory_region(lvm->vm, LOCK_SLOT + 1, 0, lvm->gpa + slot_size,
 				  slot_size, hva);
-	set_limit(lvm->base.locked_vm + slot_size);
+	lock_set_limit(lvm->base.locked_vm + slot_size);
 	pthread_barrier_init(&barrier, NULL, 2);
 
 	for (round = 0; round < NR_ROUNDS && !failure; round++) {
@@ -702,13 +675,13 @@ static const char *run_limited(struct lock_vm *lvm, bool bypass,
 
 	TEST_ASSERT(!getrlimit(RLIMIT_MEMLOCK, &saved), "getrlimit() failed, errno %d", errno);
 	if (!bypass)
-		TEST_ASSERT(set_cap_ipc_lock(false), "capset() failed, errno %d", errno);
+		lock_set_cap(false);
 
 	failure = check(lvm);
 
 	setrlimit(RLIMIT_MEMLOCK, &saved);
 	if (!bypass)
-		TEST_ASSERT(set_cap_ipc_lock(true), "capset() failed, errno %d", errno);
+		lock_set_cap(true);
 
 	return failure;
 }

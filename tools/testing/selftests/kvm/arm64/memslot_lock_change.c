@@ -119,6 +119,15 @@ static const char *replace(struct lock_env *env, void *addr, size_t size)
 	return NULL;
 }
 
+/* KVM finds a page wherever it looks, and has to see that it isn't the one it knows. */
+static const char *replace_by_pages(struct lock_env *env, void *addr, size_t size)
+{
+	memslot_map_anon(addr, size);
+	memset(addr, 0, size);
+
+	return NULL;
+}
+
 static void fill_hole(struct lock_env *env, void *addr, size_t size)
 {
 	memslot_map_anon(addr, size);
@@ -453,6 +462,7 @@ static const struct change discarded_page = { discard, .one_page = true };
 static const struct change unmapped = { unmap, fill_hole };
 static const struct change unmapped_page = { unmap, fill_hole, .one_page = true };
 static const struct change replaced = { replace };
+static const struct change replaced_by_pages = { replace_by_pages };
 static const struct change truncated = { truncate_file, extend_file };
 static const struct change moved = { move_away, move_back, .same_pages = true };
 
@@ -463,6 +473,7 @@ static const struct lock_case cases[] = {
 	{ "unmapped", ANON | MEMFD | THP | HUGETLB, NULL, run_change, &unmapped },
 	{ "a page unmapped", ANON | THP, NULL, run_change, &unmapped_page },
 	{ "replaced", ANON | THP, NULL, run_change, &replaced },
+	{ "replaced by pages that exist", ANON | THP, NULL, run_change, &replaced_by_pages },
 	{ "truncated", MEMFD, NULL, run_change, &truncated },
 	{ "moved", ANON | MEMFD, NULL, run_change, &moved },
 	{ "PROT_READ", ANON | MEMFD | THP, NULL, protect_read },
@@ -473,21 +484,6 @@ static const struct lock_case cases[] = {
 
 int main(void)
 {
-	int i, nr = 0;
-
-	ksft_print_header();
-	memslot_lock_require();
 	page_size = getpagesize();
-
-	for (i = 0; i < ARRAY_SIZE(cases); i++)
-		nr += lock_case_count(&cases[i]);
-	ksft_set_plan(nr);
-
-	/* On one CPU there is no TLB but its own that has what was mapped before. */
-	pin_self_to_any_cpu();
-
-	for (i = 0; i < ARRAY_SIZE(cases); i++)
-		lock_case_run_all(&cases[i]);
-
-	ksft_finished();
+	lock_cases_main(cases, ARRAY_SIZE(cases));
 }

@@ -33,8 +33,6 @@
 /* Pages on each side of a border between two tables of the last level. */
 #define NR_SIDE_PAGES	8
 
-/* A PMD of 64K pages is 512M. */
-#define MAX_FOLIO	SZ_64M
 #define NR_FOLIOS	2
 
 /* An error can't be provoked if it takes more than that. */
@@ -389,7 +387,7 @@ static const char *map_memory(struct env *env)
 	enum layout layout = env->test->layout;
 	const char *reason;
 
-	if ((layout == MIXED || layout == HUGETLB) && block > MAX_FOLIO)
+	if ((layout == MIXED || layout == HUGETLB) && block > LOCK_MAX_BLOCK)
 		return "the blocks are too large";
 
 	switch (layout) {
@@ -630,7 +628,7 @@ int main(void)
 	 * Not left to the cases, which wouldn't give them back. It has its own way to clean
 	 * up after a signal, and has to be the first.
 	 */
-	if (pmd_size() <= MAX_FOLIO)
+	if (pmd_size() <= LOCK_MAX_BLOCK)
 		hugetlb_reserve(pmd_size(), NR_FOLIOS);
 	reason = enable_faults();
 	__TEST_REQUIRE(!reason, "%s", reason);

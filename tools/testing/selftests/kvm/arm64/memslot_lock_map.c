@@ -163,6 +163,33 @@ static const char *check_lock(const struct lock_vm *lvm, u64 perms, bool was_use
 	       lock_vm_check_reads(lvm, 0, lvm->nr_pages);
 }
 
+/*
+ * A VM with a memslot of memory that there may be none of, and its end. These take a name
+ * that is to be freed.
+ */
+
+static bool vm_start(struct lock_vm *lvm, const struct mte_mem *mem, char *name,
+		     const char *reason)
+{
+	if (reason) {
+		ksft_test_result_skip("%s: %s\n", name, reason);
+		free(name);
+		return false;
+	}
+
+	lock_vm_create(lvm, false, 0, MTE_TEST_GPA, mem->hva, mem->size);
+
+	return true;
+}
+
+static void vm_end(struct lock_vm *lvm, struct mte_mem *mem, char *name, const char *failure)
+{
+	report(name, failure);
+	lock_vm_free(lvm);
+	mte_mem_free(mem);
+	free(name);
+}
+
 /* Each kind of memory. */
 
 enum before {
@@ -182,18 +209,14 @@ static void run_kind(const struct lock_kind *kind, u64 perms, enum before before
 {
 	char *name = strdup_printf("%s, %s, %s", kind->name, memslot_lock_name(perms),
 				   before_names[before]);
-	const char *reason, *failure;
+	const char *failure;
 	struct lock_vm lvm;
 	struct mte_mem mem;
 	u64 nr_blocks;
 
-	reason = lock_mem_alloc(&mem, kind, NR_BLOCKS, before != FRESH);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
-		goto out;
-	}
+	if (!vm_start(&lvm, &mem, name, lock_mem_alloc(&mem, kind, NR_BLOCKS, before != FRESH)))
+		return;
 
-	lock_vm_create(&lvm, false, 0, MTE_TEST_GPA, mem.hva, mem.size);
 	if (before == GUEST_WROTE) {
 		mte_vcpu_call(lvm.vcpu, mte_write_addrs, lvm.gpa, lvm.nr_pages, page_size, 0);
 		failure = lock_vm_check_leaves(&lvm, kind->blocks ? NR_BLOCKS : 0,
@@ -212,12 +235,7 @@ static void run_kind(const struct lock_kind *kind, u64 perms, enum before before
 		failure = "the VMM has lost its blocks";
 	failure = failure ?: lock_vm_check_unlocked(&lvm) ?:
 		  lock_vm_check_reads(&lvm, 0, lvm.nr_pages);
-	report(name, failure);
-
-	lock_vm_free(&lvm);
-	mte_mem_free(&mem);
-out:
-	free(name);
+	vm_end(&lvm, &mem, name, failure);
 }
 
 /* Folios of hugetlb that stage 2 maps in pieces. */
@@ -228,19 +246,12 @@ static void run_hugetlb(size_t folio_size, u64 perms)
 	/* What is smaller than a block isn't mapped by one. */
 	u64 nr = folio_size < pmd_size() ? 0 : folio_size / pmd_size();
 	struct lock_vm lvm;
-	const char *reason;
 	struct mte_mem mem;
 
-	reason = mte_mem_alloc(&mem, MTE_MEM_HUGETLB, folio_size, folio_size);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
-	} else {
-		lock_vm_create(&lvm, false, 0, MTE_TEST_GPA, mem.hva, mem.size);
-		report(name, check_lock(&lvm, perms, false, perms == MEMSLOT_LOCK_RW ? nr : 0));
-		lock_vm_free(&lvm);
-		mte_mem_free(&mem);
-	}
-	free(name);
+	if (vm_start(&lvm, &mem, name,
+		     mte_mem_alloc(&mem, MTE_MEM_HUGETLB, folio_size, folio_size)))
+		vm_end(&lvm, &mem, name,
+		       check_lock(&lvm, perms, false, perms == MEMSLOT_LOCK_RW ? nr : 0));
 }
 
 /* What an entry of level 1 maps, which is a block with pages of 4K. */
@@ -262,7 +273,8 @@ static const char *check_1g(const struct lock_vm *lvm)
 
 static void run_1g(void)
 {
-	const char *reason = NULL, *name = "1G hugetlb, RW, one block";
+	char *name = strdup_printf("1G hugetlb, RW, one block");
+	const char *reason = NULL;
 	struct lock_vm lvm;
 	struct mte_mem mem;
 
@@ -272,15 +284,9 @@ static void run_1g(void)
 		reason = "a folio is too large for the memory of this machine";
 	else
 		reason = mte_mem_alloc(&mem, MTE_MEM_HUGETLB, SZ_1G, SZ_1G);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
-		return;
-	}
 
-	lock_vm_create(&lvm, false, 0, MTE_TEST_GPA, mem.hva, mem.size);
-	report(name, check_1g(&lvm));
-	lock_vm_free(&lvm);
-	mte_mem_free(&mem);
+	if (vm_start(&lvm, &mem, name, reason))
+		vm_end(&lvm, &mem, name, check_1g(&lvm));
 }
 
 /* A memslot that begins or ends within a block, and one that has another offset in it. */
@@ -365,19 +371,10 @@ static void run_cancelled(u64 perms)
 {
 	char *name = strdup_printf("dirty logging cancelled before, %s", memslot_lock_name(perms));
 	struct lock_vm lvm;
-	const char *reason;
 	struct mte_mem mem;
 
-	reason = lock_mem_alloc(&mem, THP, NR_BLOCKS, true);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
-	} else {
-		lock_vm_create(&lvm, false, 0, MTE_TEST_GPA, mem.hva, mem.size);
-		report(name, check_cancelled(&lvm, perms));
-		lock_vm_free(&lvm);
-		mte_mem_free(&mem);
-	}
-	free(name);
+	if (vm_start(&lvm, &mem, name, lock_mem_alloc(&mem, THP, NR_BLOCKS, true)))
+		vm_end(&lvm, &mem, name, check_cancelled(&lvm, perms));
 }
 
 static const struct log_mode {
@@ -573,19 +570,10 @@ static void run_writer(const struct lock_kind *kind)
 {
 	char *name = strdup_printf("%s, locked while the guest writes", kind->name);
 	struct lock_vm lvm;
-	const char *reason;
 	struct mte_mem mem;
 
-	reason = lock_mem_alloc(&mem, kind, 1, true);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
-	} else {
-		lock_vm_create(&lvm, false, 0, MTE_TEST_GPA, mem.hva, mem.size);
-		report(name, check_writer(&lvm, kind->blocks));
-		lock_vm_free(&lvm);
-		mte_mem_free(&mem);
-	}
-	free(name);
+	if (vm_start(&lvm, &mem, name, lock_mem_alloc(&mem, kind, 1, true)))
+		vm_end(&lvm, &mem, name, check_writer(&lvm, kind->blocks));
 }
 
 /* Memory that can't be locked. */

@@ -5,12 +5,10 @@
  * Each kind of memory is given to a guest that writes to all pages, which faults them in;
  * then, locked, to a guest that does the same and must take no fault at all. That is done
  * with memory that the VMM has populated and with memory that it hasn't, for which locking
- * includes what mlock() does: both the sum of mlock() and of faults, and locking, are shown.
+ * includes what mlock() does: what it costs to fault that in is shown without mlock() and
+ * after it. Populated memory is measured with more locked memslots, too, and as it grows.
  *
- * All figures are nanoseconds of the virtual counter per 4K, the smallest of several rounds.
- * On an emulator that derives the counter from the number of instructions that were executed,
- * as QEMU does with "-icount shift=0" (a nanosecond each), they are counts of instructions
- * and can be compared between machines and kernels.
+ * See perf_figure.h for what the figures are.
  */
 #include <sys/mman.h>
 
@@ -19,12 +17,12 @@
 #include "kvm_util.h"
 #include "memslot_lock.h"
 #include "mte.h"
+#include "perf_figure.h"
 #include "processor.h"
 #include "test_util.h"
 
 #define DATA_SLOT	1
-#define NR_ROUNDS	3
-#define MIN_SIZE	SZ_64M
+#define OTHER_SLOT	2
 
 /*
  * What -c asserts: to lock a populated page may take an eighth of a fault, and to lock what
@@ -39,63 +37,53 @@ static const struct mem_kind {
 	enum mte_mem_type	type;
 	/* hugetlb only */
 	size_t			folio_size;
+	/* Only the smallest size. */
+	bool			small;
 } kinds[] = {
 	{ "pages", MTE_MEM_ANON },
-	{ "shmem", MTE_MEM_MEMFD },
+	{ "shmem", MTE_MEM_MEMFD, 0, true },
 	{ "THP", MTE_MEM_ANON_THP },
-	{ "hugetlb 2M", MTE_MEM_HUGETLB, SZ_2M },
-	{ "hugetlb 1G", MTE_MEM_HUGETLB, SZ_1G },
+	{ "hugetlb-2M", MTE_MEM_HUGETLB, SZ_2M },
+	{ "hugetlb-1G", MTE_MEM_HUGETLB, SZ_1G },
 };
 
-/* All of them per 4K. */
 struct figures {
-	u64	demand;
-	u64	mlock;
-	u64	lock;
-	u64	unlock;
-	u64	faults;
+	const char	*reason;
+	/* Of the guest writing to all pages: at once, and where mlock() came before. */
+	u64		write;
+	u64		write_mlocked;
+	u64		mlock;
+	u64		lock;
+	u64		unlock;
+	u64		lock_others[PERF_NR_OTHER_SLOTS];
+	/* Stage-2 faults though locked. */
+	u64		faults;
 };
 
-/* What a fault of a populated page costs, of the smallest size. */
-static u64 page_demand;
+/* Of memory that isn't populated there is one size, and none if there are several. */
+static struct figures populated[ARRAY_SIZE(kinds)][PERF_MAX_SIZES];
+static struct figures fresh[ARRAY_SIZE(kinds)];
+static size_t sizes[PERF_MAX_SIZES];
+static int nr_sizes;
 static bool check;
 
-static u64 counter(void)
+static bool has_size(const struct mem_kind *kind, int size)
 {
-	isb();
-
-	return read_sysreg(cntvct_el0);
+	return !(kind->small && size) &&
+	       !(kind->folio_size && sizes[size] % kind->folio_size);
 }
 
-static u64 ns_since(u64 start)
+static bool has_fresh(const struct mem_kind *kind)
 {
-	return (counter() - start) * 1000000000UL / read_sysreg(cntfrq_el0);
-}
-
-static u64 guest_write_all(u64 addr, u64 nr, u64 stride, u64 unused)
-{
-	for (; nr; nr--, addr += stride)
-		WRITE_ONCE(*(u64 *)addr, addr);
-
-	return 0;
-}
-
-static u64 timed_write(struct kvm_vcpu *vcpu, size_t size)
-{
-	u64 start = counter();
-
-	mte_vcpu_call(vcpu, guest_write_all, MTE_TEST_GPA, size / getpagesize(),
-		      getpagesize(), 0);
-
-	return ns_since(start);
+	return nr_sizes == 1 && has_size(kind, 0);
 }
 
 static const char *get_mem(struct mte_mem *mem, const struct mem_kind *kind, size_t size,
-			   bool populated)
+			   bool populate)
 {
 	const char *reason = mte_mem_alloc(mem, kind->type, kind->folio_size, size);
 
-	if (reason || !populated)
+	if (reason || !populate)
 		return reason;
 
 	reason = mte_mem_populate(mem);
@@ -105,151 +93,252 @@ static const char *get_mem(struct mte_mem *mem, const struct mem_kind *kind, siz
 	return reason;
 }
 
-static void run_demand(struct kvm_vm *vm, struct kvm_vcpu *vcpu, struct mte_mem *mem,
-		       struct figures *f)
+static void set_slot(struct kvm_vm *vm, const struct mte_mem *mem, bool delete)
 {
-	u64 start = counter(), ns;
+	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, delete ? 0 : mem->size,
+				  mem->hva);
+}
+
+static u64 write_all(struct kvm_vm *vm, struct kvm_vcpu *vcpu, const struct mte_mem *mem)
+{
+	u64 ns;
+
+	set_slot(vm, mem, false);
+	ns = perf_write_pages(vcpu, mem->size);
+	set_slot(vm, mem, true);
+
+	return ns;
+}
+
+static u64 timed_mlock(const struct mte_mem *mem)
+{
+	u64 start = perf_counter(), ns;
 
 	TEST_ASSERT(!mlock(mem->hva, mem->size), "mlock() failed, errno %d", errno);
-	ns = ns_since(start);
+	ns = perf_ns_since(start);
 	munlock(mem->hva, mem->size);
-	f->mlock = min(f->mlock, ns);
 
-	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem->size, mem->hva);
-	f->demand = min(f->demand, timed_write(vcpu, mem->size));
-	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, 0, mem->hva);
+	return ns;
 }
 
-static void run_lock(struct kvm_vm *vm, struct kvm_vcpu *vcpu, struct mte_mem *mem,
-		     int faults_fd, struct figures *f)
+static u64 timed_lock(struct kvm_vm *vm)
 {
-	u64 start, none, faults;
+	u64 start = perf_counter();
 
-	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, mem->size, mem->hva);
-
-	start = counter();
 	memslot_lock(vm, DATA_SLOT, MEMSLOT_LOCK_RW);
-	f->lock = min(f->lock, ns_since(start));
 
-	/* How a guest call ends is an abort too. */
-	none = guest_faults(faults_fd);
-	timed_write(vcpu, 0);
-	faults = guest_faults(faults_fd);
-	none = faults - none;
-	timed_write(vcpu, mem->size);
-	f->faults += guest_faults(faults_fd) - faults - none;
-
-	start = counter();
-	memslot_unlock(vm, DATA_SLOT);
-	f->unlock = min(f->unlock, ns_since(start));
-
-	vm_set_user_memory_region(vm, DATA_SLOT, 0, MTE_TEST_GPA, 0, mem->hva);
+	return perf_ns_since(start);
 }
 
-static const char *measure(const struct mem_kind *kind, size_t size, bool populated,
-			   int faults_fd, struct figures *f)
+static u64 timed_unlock(struct kvm_vm *vm)
 {
-	const char *reason = NULL;
-	struct kvm_vcpu *vcpu;
+	u64 start = perf_counter();
+
+	memslot_unlock(vm, DATA_SLOT);
+
+	return perf_ns_since(start);
+}
+
+/* Not while anything is measured: to count them makes faults longer. */
+static u64 count_faults(struct kvm_vcpu *vcpu, const struct mte_mem *mem)
+{
+	int fd = guest_faults_open_range(0, MTE_TEST_GPA, mem->size);
+	u64 nr;
+
+	TEST_ASSERT(fd >= 0, "Can't count faults any more, errno %d", errno);
+	perf_write_pages(vcpu, mem->size);
+	nr = guest_faults(fd);
+	kvm_close(fd);
+
+	return nr;
+}
+
+static void run_lock(struct kvm_vm *vm, struct kvm_vcpu *vcpu, const struct mte_mem *mem,
+		     struct figures *f)
+{
+	set_slot(vm, mem, false);
+	f->lock = min(f->lock, timed_lock(vm));
+	f->faults += count_faults(vcpu, mem);
+	f->unlock = min(f->unlock, timed_unlock(vm));
+	set_slot(vm, mem, true);
+}
+
+static void run_lock_others(struct kvm_vm *vm, const struct mte_mem *mem, struct figures *f)
+{
+	int i, j;
+
+	for (i = 0; i < PERF_NR_OTHER_SLOTS; i++) {
+		perf_set_slots(vm, OTHER_SLOT, perf_other_slots[i], mem->hva, getpagesize());
+		for (j = 0; j < perf_other_slots[i]; j++)
+			memslot_lock(vm, OTHER_SLOT + j, MEMSLOT_LOCK_RW);
+		set_slot(vm, mem, false);
+		f->lock_others[i] = min(f->lock_others[i], timed_lock(vm));
+		memslot_unlock(vm, DATA_SLOT);
+		set_slot(vm, mem, true);
+		for (j = 0; j < perf_other_slots[i]; j++)
+			memslot_unlock(vm, OTHER_SLOT + j);
+		perf_set_slots(vm, OTHER_SLOT, perf_other_slots[i], mem->hva, 0);
+	}
+}
+
+static const char *run_populated(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
+				 const struct mem_kind *kind, size_t size, bool others,
+				 struct figures *f)
+{
+	const char *reason;
 	struct mte_mem mem;
+
+	reason = get_mem(&mem, kind, size, true);
+	if (reason)
+		return reason;
+
+	f->mlock = min(f->mlock, timed_mlock(&mem));
+	f->write = min(f->write, write_all(vm, vcpu, &mem));
+	run_lock(vm, vcpu, &mem, f);
+	if (others)
+		run_lock_others(vm, &mem, f);
+	mte_mem_free(&mem);
+
+	return NULL;
+}
+
+static const char *run_fresh(struct kvm_vm *vm, struct kvm_vcpu *vcpu,
+			     const struct mem_kind *kind, size_t size, struct figures *f)
+{
+	const char *reason;
+	struct mte_mem mem;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		reason = get_mem(&mem, kind, size, false);
+		if (reason)
+			return reason;
+
+		switch (i) {
+		case 0:
+			f->write = min(f->write, write_all(vm, vcpu, &mem));
+			break;
+		case 1:
+			f->mlock = min(f->mlock, timed_mlock(&mem));
+			f->write_mlocked = min(f->write_mlocked, write_all(vm, vcpu, &mem));
+			break;
+		case 2:
+			run_lock(vm, vcpu, &mem, f);
+			break;
+		}
+		mte_mem_free(&mem);
+	}
+
+	return NULL;
+}
+
+static void measure(const struct mem_kind *kind, size_t size, bool populate, bool others,
+		    struct figures *f)
+{
+	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	int i;
 
-	*f = (struct figures) { -1, -1, -1, -1, 0 };
+	memset(f, 0xff, sizeof(*f));
+	f->reason = NULL;
+	f->faults = 0;
 
-	/* Pages for the guest's own tables, and some to spare. */
-	vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / SZ_4K / 128);
+	vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / SZ_4K);
 	mte_vm_add_vcpus(vm, 1, &vcpu);
 	virt_map(vm, MTE_TEST_GPA, MTE_TEST_GPA, size / vm->page_size);
 
-	for (i = 0; i < NR_ROUNDS && !reason; i++) {
-		reason = get_mem(&mem, kind, size, populated);
-		if (reason)
-			break;
-		run_demand(vm, vcpu, &mem, f);
-		if (!populated) {
-			mte_mem_free(&mem);
-			reason = get_mem(&mem, kind, size, false);
-			if (reason)
-				break;
-		}
-		run_lock(vm, vcpu, &mem, faults_fd, f);
-		mte_mem_free(&mem);
+	for (i = 0; i < perf_rounds(size) && !f->reason; i++) {
+		if (populate)
+			f->reason = run_populated(vm, vcpu, kind, size, others, f);
+		else
+			f->reason = run_fresh(vm, vcpu, kind, size, f);
 	}
 	kvm_vm_free(vm);
-
-	f->demand /= size / SZ_4K;
-	f->mlock /= size / SZ_4K;
-	f->lock /= size / SZ_4K;
-	f->unlock /= size / SZ_4K;
-
-	return reason;
 }
 
-static bool is_cheap(const struct mem_kind *kind, const struct figures *f, u64 smallest_lock)
+/* Of populated memory, whose lock has nothing to allocate. */
+static bool is_cheap(int kind, int size)
 {
-	bool blocks = kind->type == MTE_MEM_ANON_THP || kind->type == MTE_MEM_HUGETLB;
+	const struct figures *f = &populated[kind][size], *smallest;
+	bool blocks = kinds[kind].type == MTE_MEM_ANON_THP || kinds[kind].type == MTE_MEM_HUGETLB;
 	u64 ratio = blocks ? BLOCK_RATIO : PAGE_RATIO;
+	u64 scale, most;
+	int i = 0;
 
-	/* What costs next to nothing may vary by more. */
-	return f->lock * ratio <= page_demand &&
-	       f->lock <= smallest_lock * (100 + GROWTH_PERCENT) / 100 + 1;
+	/* What a fault of a page costs: of the first kind, and of the smallest size. */
+	scale = sizes[size] / sizes[0];
+	if (f->lock * ratio > populated[0][0].write * scale)
+		return false;
+
+	while (!has_size(&kinds[kind], i))
+		i++;
+	smallest = &populated[kind][i];
+	/* An instruction for each 4K may come on top, where a lock costs next to nothing. */
+	scale = sizes[size] / sizes[i];
+	most = smallest->lock * scale;
+	most += most * GROWTH_PERCENT / 100 + sizes[size] / SZ_4K;
+
+	return f->lock <= most;
 }
 
-static void run_case(const struct mem_kind *kind, size_t size, bool populated, int faults_fd,
-		     u64 *smallest_lock)
+static void report(int kind, int size, bool populate)
 {
-	const char *reason;
-	struct figures f;
+	const struct figures *f = populate ? &populated[kind][size] : &fresh[kind];
+	u64 nr_pages = sizes[size] / SZ_4K;
+	const char *why = "";
 	char name[64];
-	bool pass;
+	int i;
 
-	snprintf(name, sizeof(name), "%s, %s, %zuM", kind->name,
-		 populated ? "populated" : "fresh", size / SZ_1M);
-	if (size % max_t(size_t, kind->folio_size, getpagesize()))
-		reason = "not a multiple of the folio size";
-	else
-		reason = measure(kind, size, populated, faults_fd, &f);
-	if (reason) {
-		ksft_test_result_skip("%s: %s\n", name, reason);
+	snprintf(name, sizeof(name), "%s.%s.%zuM", kinds[kind].name,
+		 populate ? "populated" : "fresh", sizes[size] / SZ_1M);
+	if (f->reason) {
+		ksft_test_result_skip("%s: %s\n", name, f->reason);
 		return;
 	}
 
-	if (populated && !page_demand)
-		page_demand = f.demand;
-	if (populated && !*smallest_lock)
-		*smallest_lock = f.lock;
-
-	pass = !f.faults;
-	if (check && populated)
-		pass &= is_cheap(kind, &f, *smallest_lock);
-	ksft_test_result(pass, "%s: lock %lu, unlock %lu, faults %lu, mlock() %lu per 4K%s\n",
-			 name, f.lock, f.unlock, f.demand, f.mlock,
-			 f.faults ? ", and faults though locked" : "");
+	if (f->faults)
+		why = ": faults though locked";
+	else if (check && populate && !is_cheap(kind, size))
+		why = ": locking costs more than it should";
+	ksft_test_result(!*why, "%s%s\n", name, why);
+	perf_figure("lock", name, f->lock, nr_pages);
+	perf_figure("unlock", name, f->unlock, nr_pages);
+	perf_figure("write", name, f->write, nr_pages);
+	perf_figure("mlock", name, f->mlock, nr_pages);
+	if (!populate)
+		perf_figure("write-mlocked", name, f->write_mlocked, nr_pages);
+	if (!populate || kind || size)
+		return;
+	for (i = 0; i < PERF_NR_OTHER_SLOTS; i++) {
+		snprintf(name, sizeof(name), "%s.%d", kinds[kind].name, perf_other_slots[i]);
+		perf_figure("lock-slots", name, f->lock_others[i], nr_pages);
+	}
 }
 
 static void help(const char *name)
 {
-	printf("usage: %s [-h] [-c] [-m MB]\n", name);
+	printf("usage: %s [-h] [-c] [-s MB] [-m MB]\n", name);
 	printf(" -c: fail if locking costs more than it should, for counters of instructions\n");
-	printf(" -m: measure %dM and, if larger, this size\n", MIN_SIZE / SZ_1M);
+	printf(" -s: the smallest size of memory, default %dM\n", PERF_MIN_SIZE / SZ_1M);
+	printf(" -m: measure populated memory of up to this size, and nothing else\n");
 	exit(KSFT_SKIP);
 }
 
 int main(int argc, char *argv[])
 {
-	size_t sizes[2] = { MIN_SIZE };
-	int nr_sizes = 1, faults_fd, opt, i, j;
-	u64 smallest_lock;
+	size_t smallest = PERF_MIN_SIZE, largest = 0;
+	int nr_cases = 0, faults_fd, opt, i, j;
 
-	while ((opt = getopt(argc, argv, "hcm:")) != -1) {
+	while ((opt = getopt(argc, argv, "hcs:m:")) != -1) {
 		switch (opt) {
 		case 'c':
 			check = true;
 			break;
+		case 's':
+			smallest = (size_t)atoi_positive("size", optarg) * SZ_1M;
+			break;
 		case 'm':
-			sizes[1] = (size_t)atoi_positive("size", optarg) * SZ_1M;
-			nr_sizes = sizes[1] > MIN_SIZE ? 2 : 1;
+			largest = (size_t)atoi_positive("size", optarg) * SZ_1M;
 			break;
 		default:
 			help(argv[0]);
@@ -258,16 +347,33 @@ int main(int argc, char *argv[])
 
 	ksft_print_header();
 	TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_LOCK_USER_MEMORY_REGION));
-	faults_fd = guest_faults_open(0);
+	faults_fd = guest_faults_open_range(0, MTE_TEST_GPA, PERF_MIN_SIZE);
 	__TEST_REQUIRE(faults_fd >= 0, "needs tracefs and perf events to count faults");
-	ksft_set_plan(ARRAY_SIZE(kinds) * 2 * nr_sizes);
+	kvm_close(faults_fd);
 
-	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
-		smallest_lock = 0;
-		for (j = 0; j < nr_sizes; j++) {
-			run_case(&kinds[i], sizes[j], true, faults_fd, &smallest_lock);
-			run_case(&kinds[i], sizes[j], false, faults_fd, &smallest_lock);
+	/* What is largest is hardest to get, and comes first. */
+	nr_sizes = perf_sizes(sizes, smallest, largest);
+	for (i = ARRAY_SIZE(kinds) - 1; i >= 0; i--) {
+		for (j = nr_sizes - 1; j >= 0; j--) {
+			if (!has_size(&kinds[i], j))
+				continue;
+			measure(&kinds[i], sizes[j], true, !i && !j, &populated[i][j]);
+			nr_cases++;
 		}
+		if (has_fresh(&kinds[i])) {
+			measure(&kinds[i], sizes[0], false, false, &fresh[i]);
+			nr_cases++;
+		}
+	}
+
+	ksft_set_plan(nr_cases);
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		for (j = 0; j < nr_sizes; j++) {
+			if (has_size(&kinds[i], j))
+				report(i, j, true);
+		}
+		if (has_fresh(&kinds[i]))
+			report(i, 0, false);
 	}
 
 	ksft_finished();

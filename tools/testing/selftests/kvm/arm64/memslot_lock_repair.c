@@ -531,21 +531,6 @@ static const struct lock_case cases[] = {
 
 int main(void)
 {
-	int i, nr = 0;
-
-	ksft_print_header();
-	memslot_lock_require();
 	page_size = getpagesize();
-
-	for (i = 0; i < ARRAY_SIZE(cases); i++)
-		nr += lock_case_count(&cases[i]);
-	ksft_set_plan(nr);
-
-	/* On one CPU there is no TLB but its own that has what was mapped before. */
-	pin_self_to_any_cpu();
-
-	for (i = 0; i < ARRAY_SIZE(cases); i++)
-		lock_case_run_all(&cases[i]);
-
-	ksft_finished();
+	lock_cases_main(cases, ARRAY_SIZE(cases));
 }

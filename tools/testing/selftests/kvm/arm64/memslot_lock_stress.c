@@ -73,8 +73,6 @@
 
 /* Memslots of pages are that large, and cross the border between two tables. */
 #define NR_PAGES	64
-/* A PMD of 64K pages is 512M. */
-#define MAX_FOLIO	SZ_64M
 /* What takes the place of a folio that is pinned, and what fork() needs for copies. */
 #define NR_SPARE_FOLIOS	6
 /* Each page taken offline is lost. */
@@ -562,19 +560,19 @@ static u64 guest_init_calm(u64 addr, u64 nr_pages, u64 page_size, u64 tags)
  */
 
 static const struct kind {
-	const char *name;
-	enum mte_mem_type type;
+	const struct lock_kind *mem;
 	/* Tags are to be initialised, if there are any. */
 	bool mte;
 } kinds[] = {
-	{ "pages", MTE_MEM_ANON, false },
-	{ "THP", MTE_MEM_ANON_THP, true },
-	{ "memfd", MTE_MEM_MEMFD, true },
-	{ "hugetlb", MTE_MEM_HUGETLB, false },
+	{ &lock_kinds[LOCK_ANON], false },
+	{ &lock_kinds[LOCK_THP], true },
+	{ &lock_kinds[LOCK_MEMFD], true },
+	{ &lock_kinds[LOCK_HUGETLB], false },
 };
 
 static struct {
-	const struct kind	*kind;
+	const struct lock_kind	*kind;
+	bool			mte;
 	u32			seed;
 	u32			ms;
 } params;
@@ -948,24 +946,6 @@ static void *vcpu_thread(void *arg)
 
 /* The calm memslot. */
 
-/* Count the faults of this thread's vCPU on a range of memory. */
-static int count_faults(gpa_t gpa, size_t size)
-{
-	int fd = guest_faults_open(0);
-	char filter[64];
-
-	if (fd < 0)
-		return fd;
-
-	snprintf(filter, sizeof(filter), "ipa >= 0x%lx && ipa < 0x%lx", gpa, gpa + size);
-	if (ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter)) {
-		kvm_close(fd);
-		return -1;
-	}
-
-	return fd;
-}
-
 static int set_calm_slot(u32 flags, size_t size)
 {
 	return __vm_set_user_memory_region(env.vm, CALM_SLOT, flags, env.calm_gpa, size,
@@ -1055,7 +1035,7 @@ static void calm_round(struct kvm_random_state *random, int faults_fd, u64 *roun
 static void *calm_thread(void *arg)
 {
 	struct kvm_random_state random = random_state(THREAD_CALM);
-	int faults_fd = count_faults(env.calm_gpa, env.size);
+	int faults_fd = guest_faults_open_range(0, env.calm_gpa, env.size);
 	u64 round = 1;
 
 	mte_vcpu_call(env.vcpus[CALM_VCPU], guest_init_calm, env.calm_gpa,
@@ -1075,17 +1055,12 @@ static void *calm_thread(void *arg)
 
 /* The thread that makes the kernel call MMU notifiers. */
 
-static bool is_hugetlb(void)
-{
-	return params.kind->type == MTE_MEM_HUGETLB;
-}
-
 /* A range at random, of what it takes at least to be done with. */
 static void *pick_range(struct kvm_random_state *random, int slot, size_t *size)
 {
 	size_t unit = env.mem[slot].folio_size, nr, first;
 
-	if (!is_hugetlb())
+	if (!params.kind->hugetlb)
 		unit = page_size;
 	nr = env.size / unit;
 	first = pick(random, nr);
@@ -1141,7 +1116,7 @@ static void do_pageout(struct kvm_random_state *random, int slot)
 	void *hva;
 
 	hva = pick_range(random, slot, &size);
-	if (!is_hugetlb())
+	if (!params.kind->hugetlb)
 		madvise(hva, size, MADV_PAGEOUT);
 }
 
@@ -1158,7 +1133,7 @@ static void do_migrate(struct kvm_random_state *random, int slot)
 
 	hva = pick_range(random, slot, &size);
 	/* It can't be told to which page frame, but that to another one. */
-	if (!is_hugetlb() && env.nr_offline < MAX_OFFLINE &&
+	if (!params.kind->hugetlb && env.nr_offline < MAX_OFFLINE &&
 	    !madvise(hva, page_size, MADV_SOFT_OFFLINE))
 		env.nr_offline++;
 }
@@ -1171,7 +1146,7 @@ static void do_fork(struct kvm_random_state *random, int slot)
 
 	pid = fork();
 	/* The copies of what is pinned are made at once, if there are folios for that. */
-	if (pid < 0 && is_hugetlb())
+	if (pid < 0 && params.kind->hugetlb)
 		return;
 	TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
 	if (!pid) {
@@ -1235,18 +1210,6 @@ static void *notifier_thread(void *arg)
 
 /* Processes that lock memory, and end whenever. */
 
-static u64 guest_write_forever(u64 addr, u64 nr_pages, u64 page_size, u64 unused)
-{
-	u64 n, i;
-
-	for (n = 1; ; n++) {
-		for (i = 0; i < nr_pages; i++)
-			WRITE_ONCE(*(u64 *)(addr + i * page_size), n);
-	}
-
-	return 0;
-}
-
 struct victim {
 	struct kvm_vm	*vm;
 	struct kvm_vcpu	*vcpu;
@@ -1257,8 +1220,8 @@ static void *victim_run(void *arg)
 {
 	struct victim *victim = arg;
 
-	mte_vcpu_call(victim->vcpu, guest_write_forever, MTE_TEST_GPA, victim->nr_pages,
-		      page_size, 0);
+	mte_vcpu_call(victim->vcpu, lock_guest_write_forever, MTE_TEST_GPA,
+		      victim->nr_pages, page_size, 0);
 
 	return NULL;
 }
@@ -1368,11 +1331,9 @@ static bool has_mte(void)
 }
 
 /* Two of the largest leaves, of which the second isn't checked, or as many pages. */
-static size_t memslot_size(const struct kind *kind)
+static size_t memslot_size(void)
 {
-	bool huge = kind->type == MTE_MEM_ANON_THP || kind->type == MTE_MEM_HUGETLB;
-
-	return huge ? 2 * pmd_size() : NR_PAGES * page_size;
+	return params.kind->blocks ? 2 * pmd_size() : NR_PAGES * page_size;
 }
 
 static bool alloc_memory(struct mte_mem *mem)
@@ -1393,13 +1354,12 @@ static bool alloc_memory(struct mte_mem *mem)
 
 static void create_vm(void)
 {
-	bool huge = env.size > NR_PAGES * page_size;
 	size_t total = (NR_BUSY * NR_PLACES + 1) * env.size;
 	typeof(guest) *shared;
 	int slot, place, i;
 	gpa_t gpa;
 
-	env.mte = params.kind->mte && has_mte();
+	env.mte = params.mte && has_mte();
 	if (env.mte) {
 		env.vm = mte_vm_create(NR_VCPUS + 1, total, env.vcpus);
 	} else {
@@ -1408,7 +1368,7 @@ static void create_vm(void)
 	}
 
 	/* Pages are to the left and to the right of a border. */
-	gpa = huge ? MTE_TEST_GPA : MTE_TEST_GPA + pmd_size() - env.size / 2;
+	gpa = params.kind->blocks ? MTE_TEST_GPA : MTE_TEST_GPA + pmd_size() - env.size / 2;
 	for (slot = 0; slot < NR_BUSY; slot++) {
 		for (place = 0; place < NR_PLACES; place++) {
 			env.gpa[slot][place] = gpa;
@@ -1567,7 +1527,7 @@ static void run(const void *unused)
 		_exit(0);
 	}
 
-	env.size = memslot_size(params.kind);
+	env.size = memslot_size();
 	for (slot = 0; slot < NR_BUSY; slot++) {
 		if (!alloc_memory(&env.mem[slot]))
 			return;
@@ -1610,7 +1570,7 @@ static void help(const char *name)
 /* Without it the calm memslot says nothing about faults. */
 static void report_counter(void)
 {
-	int fd = count_faults(MTE_TEST_GPA, page_size);
+	int fd = guest_faults_open_range(0, MTE_TEST_GPA, page_size);
 
 	if (fd < 0) {
 		ksft_test_result_skip("faults of a guest: perf can't count kvm_guest_fault\n");
@@ -1622,17 +1582,17 @@ static void report_counter(void)
 
 static void run_kind(const struct kind *kind, u32 seconds)
 {
-	char *name = strdup_printf("%s, seed %u", kind->name, params.seed);
-	size_t size = memslot_size(kind);
+	char *name = strdup_printf("%s, seed %u", kind->mem->name, params.seed);
 	const char *reason = NULL;
 
-	params.kind = kind;
+	params.kind = kind->mem;
+	params.mte = kind->mte;
 	params.ms = seconds * 1000 / ARRAY_SIZE(kinds);
-	if (size > NR_PAGES * page_size && pmd_size() > MAX_FOLIO)
+	if (params.kind->blocks && pmd_size() > LOCK_MAX_BLOCK)
 		reason = "the blocks are too large";
 	/* Not left to the case, which wouldn't give them back. */
-	if (!reason && kind->type == MTE_MEM_HUGETLB)
-		reason = hugetlb_reserve(pmd_size(), (NR_BUSY + 1) * size / pmd_size() +
+	if (!reason && params.kind->hugetlb)
+		reason = hugetlb_reserve(pmd_size(), (NR_BUSY + 1) * memslot_size() / pmd_size() +
 						     NR_SPARE_FOLIOS);
 
 	if (reason)

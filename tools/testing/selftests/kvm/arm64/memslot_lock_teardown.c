@@ -49,8 +49,6 @@
 #define DISTANCE	((gpa_t)SZ_1G)
 #define OTHER_GPA	(MTE_TEST_GPA + 2 * DISTANCE)
 
-/* A PMD of 64K pages is 512M. */
-#define MAX_FOLIO	SZ_64M
 /* Enough for what is mapped by two blocks, and a bit more. */
 #define NR_FOLIOS	3
 
@@ -93,15 +91,6 @@ static const struct kind {
 	{ "hugetlb, read", MTE_MEM_HUGETLB, MEMSLOT_LOCK_R },
 	{ "hugetlb, write", MTE_MEM_HUGETLB, MEMSLOT_LOCK_RW },
 };
-
-/* Each page starts with its address in the guest. */
-static void fill(void *hva, gpa_t gpa, size_t size)
-{
-	size_t offset;
-
-	for (offset = 0; offset < size; offset += page_size)
-		WRITE_ONCE(*(u64 *)(hva + offset), gpa + offset);
-}
 
 /* Returns false if there is no such memory, which is a reason to skip the case. */
 static bool env_init(struct env *env, enum mte_mem_type type)
@@ -271,7 +260,7 @@ static void resolve_fault(struct env *env)
 	void *src;
 
 	src = kvm_mmap(env->unit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	fill(src, MTE_TEST_GPA + env->missing, env->unit);
+	lock_fill(src, MTE_TEST_GPA + env->missing, env->unit);
 	copy.src = (u64)src;
 	TEST_ASSERT(!ioctl(env->uffd, UFFDIO_COPY, &copy), "UFFDIO_COPY failed, errno %d", errno);
 	kvm_munmap(src, env->unit);
@@ -354,8 +343,8 @@ static bool env_init_missing(struct env *env, enum mte_mem_type type)
 		return false;
 
 	end = env->missing + env->unit;
-	fill(env->mem.hva, MTE_TEST_GPA, env->missing);
-	fill(env->mem.hva + end, MTE_TEST_GPA + end, env->mem.size - end);
+	lock_fill(env->mem.hva, MTE_TEST_GPA, env->missing);
+	lock_fill(env->mem.hva + end, MTE_TEST_GPA + end, env->mem.size - end);
 
 	return true;
 }
@@ -417,7 +406,7 @@ static void run_others(const void *arg)
 	};
 	reason = mte_mem_alloc(&mem, MTE_MEM_ANON, 0, size);
 	TEST_ASSERT(!reason, "No memory: %s", reason);
-	fill(mem.hva, OTHER_GPA, size);
+	lock_fill(mem.hva, OTHER_GPA, size);
 
 	fork_case_doing(0, "adds a memslot while another one is being locked");
 	mte_vm_add_slot(env.vm, OTHER_SLOT, 0, OTHER_GPA, mem.hva, size);
@@ -755,24 +744,12 @@ struct end {
 	enum state state;
 };
 
-/* Write all pages again and again, and never return. */
-static u64 guest_write_forever(u64 addr, u64 nr_pages, u64 page_size, u64 unused)
-{
-	u64 n, i;
-
-	for (n = 1; ; n++) {
-		for (i = 0; i < nr_pages; i++)
-			WRITE_ONCE(*(u64 *)(addr + i * page_size), n);
-	}
-
-	return 0;
-}
-
 static void *run_forever(void *arg)
 {
 	struct env *env = arg;
 
-	mte_vcpu_call(env->vcpu, guest_write_forever, MTE_TEST_GPA, env->nr_pages, page_size, 0);
+	mte_vcpu_call(env->vcpu, lock_guest_write_forever, MTE_TEST_GPA, env->nr_pages,
+		      page_size, 0);
 
 	return NULL;
 }
@@ -1260,8 +1237,8 @@ int main(int argc, char *argv[])
 		ksft_test_result_skip("stage-2 page-table: the kernel doesn't show it\n");
 
 	/* Not left to the cases, which wouldn't give them back. */
-	no_hugetlb = pmd_size() > MAX_FOLIO ? "the blocks are too large" :
-					      hugetlb_reserve(pmd_size(), NR_FOLIOS);
+	no_hugetlb = pmd_size() > LOCK_MAX_BLOCK ? "the blocks are too large" :
+						   hugetlb_reserve(pmd_size(), NR_FOLIOS);
 
 	for (i = 0; i < ARRAY_SIZE(waiting); i++) {
 		for (j = 0; j < ARRAY_SIZE(kinds); j++)

@@ -989,8 +989,11 @@ static void change_once(struct kvm_vm *vm, enum change change, const struct mems
 		map_kind(kind, data, page_size);
 		break;
 	default:
+		/* Each for a while: KVM is to find the one after the access by the other. */
 		WRITE_ONCE(*pte, *virt_get_pte_hva(vm, tagged_gpa()));
+		usleep(100);
 		WRITE_ONCE(*pte, old);
+		usleep(100);
 	}
 }
 

@@ -14,29 +14,17 @@
  * one. Of QEMU's edu device the registers are tried: one that identifies it, and
  * one that returns the inverse of what is written to it.
  */
-#include <libgen.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-
-#include <linux/pci_regs.h>
 #include <linux/sizes.h>
-#include <linux/vfio.h>
 
 #include "kvm_util.h"
 #include "mte.h"
 #include "processor.h"
 #include "test_util.h"
+#include "vfio_device.h"
 
 #define DATA_SLOT	1
 #define HOST_DATA	0x1122334455667788UL
 #define GUEST_DATA	0x99aabbccddeeff00UL
-
-/* Vendor and device, and the registers. */
-#define EDU_ID		0x11e81234
-#define EDU_IDENT	0x00
-#define EDU_IDENT_MASK	0xffff
-#define EDU_IDENT_VALUE	0x00ed
-#define EDU_LIVENESS	0x04
 
 struct bar {
 	const char *bdf;
@@ -45,60 +33,6 @@ struct bar {
 	size_t size;
 	bool registers;
 };
-
-static void config_read(int fd, u64 config, u64 offset, void *val, size_t size)
-{
-	TEST_ASSERT(pread(fd, val, size, config + offset) == size,
-		    "Can't read config space, errno %d", errno);
-}
-
-static void config_write(int fd, u64 config, u64 offset, const void *val, size_t size)
-{
-	TEST_ASSERT(pwrite(fd, val, size, config + offset) == size,
-		    "Can't write config space, errno %d", errno);
-}
-
-static struct vfio_region_info region_info(int fd, u32 index)
-{
-	struct vfio_region_info info = {
-		.argsz	= sizeof(info),
-		.index	= index,
-	};
-
-	TEST_ASSERT(!ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &info),
-		    "VFIO_DEVICE_GET_REGION_INFO failed, errno %d", errno);
-
-	return info;
-}
-
-/* Returns a file descriptor of the device, or -1. */
-static int open_device(const char *bdf)
-{
-	char *path = strdup_printf("/sys/bus/pci/devices/%s/iommu_group", bdf);
-	int container, group, fd = -1;
-	char target[256] = "";
-
-	if (readlink(path, target, sizeof(target) - 1) < 0)
-		goto out;
-	free(path);
-
-	path = strdup_printf("/dev/vfio/%s", basename(target));
-	group = open(path, O_RDWR);
-	container = open("/dev/vfio/vfio", O_RDWR);
-	if (group < 0 || container < 0)
-		goto out;
-
-	TEST_ASSERT(!ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) &&
-		    !ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU),
-		    "Can't set up the container, errno %d", errno);
-
-	fd = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf);
-	TEST_ASSERT(fd >= 0, "VFIO_GROUP_GET_DEVICE_FD failed, errno %d", errno);
-out:
-	free(path);
-
-	return fd;
-}
 
 /* Is it memory, in which data stays, rather than registers? */
 static bool is_prefetchable(const char *bdf, int nr)
@@ -118,32 +52,27 @@ static bool is_prefetchable(const char *bdf, int nr)
 	return flags & 0x2000;	/* IORESOURCE_PREFETCH */
 }
 
-static int map_bars(const char *bdf, int fd, struct bar *bars)
+static int map_bars(const struct vfio_device *dev, struct bar *bars)
 {
-	u64 config = region_info(fd, VFIO_PCI_CONFIG_REGION_INDEX).offset;
-	struct vfio_region_info info;
+	bool edu = dev->id == EDU_ID;
 	int i, nr = 0;
-	u16 command;
-	u32 id;
+	size_t size;
+	void *addr;
 
-	config_read(fd, config, PCI_VENDOR_ID, &id, sizeof(id));
-	config_read(fd, config, PCI_COMMAND, &command, sizeof(command));
-	command |= PCI_COMMAND_MEMORY;
-	config_write(fd, config, PCI_COMMAND, &command, sizeof(command));
-
+	vfio_device_enable(dev, PCI_COMMAND_MEMORY);
 	for (i = VFIO_PCI_BAR0_REGION_INDEX; i <= VFIO_PCI_BAR5_REGION_INDEX; i++) {
-		info = region_info(fd, i);
-		if (!info.size || !(info.flags & VFIO_REGION_INFO_FLAG_MMAP) ||
-		    info.size < getpagesize() || !(id == EDU_ID || is_prefetchable(bdf, i)))
+		if (!edu && !is_prefetchable(dev->bdf, i))
+			continue;
+		addr = vfio_device_map_bar(dev, i, &size);
+		if (!addr)
 			continue;
 
 		bars[nr++] = (struct bar) {
-			.bdf		= bdf,
+			.bdf		= dev->bdf,
 			.nr		= i,
-			.addr		= __kvm_mmap(info.size, PROT_READ | PROT_WRITE,
-						     MAP_SHARED, fd, info.offset),
-			.size		= info.size,
-			.registers	= id == EDU_ID,
+			.addr		= addr,
+			.size		= size,
+			.registers	= edu,
 		};
 	}
 
@@ -257,14 +186,15 @@ int main(int argc, char *argv[])
 	char *env = getenv("VFIO_SELFTESTS_BDF");
 	char **bdfs = argc > 1 ? argv + 1 : &env;
 	int nr_bdfs = argc > 1 ? argc - 1 : !!env;
-	int fd, nr = 0, i;
+	struct vfio_device dev;
+	int nr = 0, i;
 
 	ksft_print_header();
 	__TEST_REQUIRE(nr_bdfs && nr_bdfs <= MAX_DEVICES, "no PCI device was given");
 	for (i = 0; i < nr_bdfs; i++) {
-		fd = open_device(bdfs[i]);
-		__TEST_REQUIRE(fd >= 0, "the PCI device isn't bound to vfio-pci");
-		nr += map_bars(bdfs[i], fd, &bars[nr]);
+		__TEST_REQUIRE(vfio_device_open(&dev, bdfs[i]),
+			       "the PCI device isn't bound to vfio-pci");
+		nr += map_bars(&dev, &bars[nr]);
 	}
 	__TEST_REQUIRE(nr, "the PCI devices have no BAR that can be mapped");
 

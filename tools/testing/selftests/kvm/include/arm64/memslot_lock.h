@@ -58,6 +58,8 @@ struct lock_usage {
 
 struct lock_usage lock_usage(void);
 bool lock_usage_is(struct lock_usage expected);
+void lock_set_limit(u64 bytes);
+void lock_set_cap(bool on);
 
 int guest_faults_open(pid_t tid);
 int guest_faults_open_range(pid_t tid, gpa_t gpa, u64 size);
@@ -95,7 +97,9 @@ void lock_vm_init(struct lock_vm *lvm, struct kvm_vm *vm, struct kvm_vcpu *vcpu,
 void lock_vm_create(struct lock_vm *lvm, bool mte, u32 flags, gpa_t gpa, void *hva,
 		    size_t size);
 void lock_vm_free(struct lock_vm *lvm);
+void lock_fill(void *hva, gpa_t gpa, size_t size);
 void lock_vm_fill(const struct lock_vm *lvm);
+u64 lock_guest_write_forever(u64 addr, u64 nr_pages, u64 stride, u64 unused);
 
 /* Checks, which return NULL or what is wrong. */
 
@@ -143,7 +147,7 @@ extern const struct lock_kind lock_kinds[LOCK_NR_KINDS];
 #define LOCK_NR_PAGES	16
 #define LOCK_NR_BLOCKS	2
 
-/* What is larger is too large for tests to have several. */
+/* What is larger is too large for tests to have several: that of 64K pages is 512M. */
 #define LOCK_MAX_BLOCK	SZ_64M
 
 const char *lock_mem_alloc(struct mte_mem *mem, const struct lock_kind *kind, u64 nr_blocks,
@@ -246,10 +250,26 @@ static inline void lock_case_run_all(const struct lock_case *test)
 	}
 }
 
-/* How many results that gives. */
-static inline int lock_case_count(const struct lock_case *test)
+/* A test that is nothing but such cases. */
+static inline void lock_cases_main(const struct lock_case *cases, int nr_cases)
 {
-	return 2 * __builtin_popcountl(test->kinds);
+	int i, nr = 0;
+
+	ksft_print_header();
+	memslot_lock_require();
+
+	/* Each kind of memory is locked in two ways. */
+	for (i = 0; i < nr_cases; i++)
+		nr += 2 * __builtin_popcountl(cases[i].kinds);
+	ksft_set_plan(nr);
+
+	/* On one CPU there is no TLB but its own that has what was mapped before. */
+	pin_self_to_any_cpu();
+
+	for (i = 0; i < nr_cases; i++)
+		lock_case_run_all(&cases[i]);
+
+	ksft_finished();
 }
 
 #endif /* SELFTEST_KVM_ARM64_MEMSLOT_LOCK_H */

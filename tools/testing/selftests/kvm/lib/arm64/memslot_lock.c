@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <linux/sizes.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "memslot_kinds.h"
@@ -126,6 +128,37 @@ bool lock_usage_is(struct lock_usage expected)
 		       usage.locked_vm, expected.locked_vm, usage.pins, expected.pins);
 
 	return false;
+}
+
+/**
+ * lock_set_limit() - Set RLIMIT_MEMLOCK
+ * @bytes:	The limit.
+ */
+void lock_set_limit(u64 bytes)
+{
+	struct rlimit limit;
+
+	TEST_ASSERT(!getrlimit(RLIMIT_MEMLOCK, &limit), "getrlimit() failed, errno %d", errno);
+	limit.rlim_cur = bytes;
+	limit.rlim_max = max_t(u64, limit.rlim_max, bytes);
+	TEST_ASSERT(!setrlimit(RLIMIT_MEMLOCK, &limit), "setrlimit() failed, errno %d", errno);
+}
+
+/**
+ * lock_set_cap() - Have CAP_IPC_LOCK, for which there is no limit, or not
+ * @on:		Whether to have it: this thread, and those that it creates.
+ */
+void lock_set_cap(bool on)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	TEST_ASSERT(!syscall(__NR_capget, &header, data), "capget() failed, errno %d", errno);
+	if (on)
+		data[0].effective |= BIT(CAP_IPC_LOCK);
+	else
+		data[0].effective &= ~BIT(CAP_IPC_LOCK);
+	TEST_ASSERT(!syscall(__NR_capset, &header, data), "capset() failed, errno %d", errno);
 }
 
 /**
@@ -287,17 +320,49 @@ void lock_vm_free(struct lock_vm *lvm)
 }
 
 /**
- * lock_vm_fill() - Have the VMM write the data that lock_vm_check_reads() expects
- * @lvm:	The VM.
+ * lock_fill() - Have each page start with its address in the guest
+ * @hva:	Start of the memory in the VMM.
+ * @gpa:	Start of the memory in the guest.
+ * @size:	Its size in bytes.
  *
- * Each page starts with its address in the guest, as mte_write_addrs() does it there.
+ * This is what mte_write_addrs() does in the guest, and mte_count_wrong_addrs() expects.
  */
-void lock_vm_fill(const struct lock_vm *lvm)
+void lock_fill(void *hva, gpa_t gpa, size_t size)
 {
 	size_t offset;
 
-	for (offset = 0; offset < lvm->size; offset += getpagesize())
-		WRITE_ONCE(*(u64 *)(lvm->hva + offset), lvm->gpa + offset);
+	for (offset = 0; offset < size; offset += getpagesize())
+		WRITE_ONCE(*(u64 *)(hva + offset), gpa + offset);
+}
+
+/**
+ * lock_vm_fill() - Have the VMM write the data that lock_vm_check_reads() expects
+ * @lvm:	The VM.
+ */
+void lock_vm_fill(const struct lock_vm *lvm)
+{
+	lock_fill(lvm->hva, lvm->gpa, lvm->size);
+}
+
+/**
+ * lock_guest_write_forever() - Write all pages again and again, and never return
+ * @addr:	Start of the memory in the guest.
+ * @nr_pages:	Number of pages.
+ * @stride:	Distance from one page to the next in bytes.
+ * @unused:	For mte_vcpu_call().
+ *
+ * Each page starts with the number of times that it was written to.
+ */
+u64 lock_guest_write_forever(u64 addr, u64 nr_pages, u64 stride, u64 unused)
+{
+	u64 n, i;
+
+	for (n = 1; ; n++) {
+		for (i = 0; i < nr_pages; i++)
+			WRITE_ONCE(*(u64 *)(addr + i * stride), n);
+	}
+
+	return 0;
 }
 
 /**

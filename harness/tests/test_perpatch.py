@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""perpatch.py on a base of a few files, with scripts that play compiler, sparse and guest.
+
+Holds: each patch is compared with the one before it, object by object, whatever was built
+in between; what moved is not new; a test is run from the patch on that brings it, again
+where kernel or program changed, and nowhere else; what was seen once is not done again,
+an interrupted run goes on, a failure is not kept; bad input gets one line.
+"""
+
+import glob
+import json
+import os
+import signal
+import sys
+import time
+import unittest
+
+from tests import common
+from tests.test_series import CHECKPATCH, PATCH
+from tests.test_tree import LINES, TreeTest
+
+sys.path.insert(0, common.HARNESS)
+import perpatch     # noqa: E402  pylint: disable=wrong-import-position
+
+# Each is told by the source what to report, and compiles what differs from its "object".
+KERNEL = '''#!/bin/sh
+tree=build/bisect/tree obj=build/bisect/obj-bisect
+mkdir -p $obj build/log
+echo "kernel $(git -C $tree log -1 --format=%s)" >>calls
+[ ! -e hang ] || { : >hanging; sleep 60; }
+for c in $tree/arch/arm64/kvm/*.c; do
+	o=$(basename $c .c).o
+	! cmp -s $c $obj/$o || continue
+	! grep -q SYNTAX $c || exit 1
+	cp $c $obj/$o
+	echo "  CC      $o"
+	grep -n WARN $c | sed "s|^\\([0-9]*\\):.*WARN|$PWD/$c:\\1:7: warning:|"
+	echo "  CHECK   $o"
+	grep -n SPARSE $c | sed "s|^\\([0-9]*\\):.*SPARSE|$c:\\1:7: error:|"
+	grep -n KERNELDOC $c | sed "s|^\\([0-9]*\\):.*KERNELDOC|Warning: $c:\\1 |"
+done >build/log/kernel-bisect.log
+'''
+SELFTESTS = '''#!/bin/sh
+tree=build/bisect/tree out=build/bisect/selftests/kselftest
+mkdir -p $out build/log
+echo "selftests $(git -C $tree log -1 --format=%s)" >>calls
+for c in $tree/tools/testing/selftests/*.c; do
+	[ -e $c ] || continue
+	p=$(basename $c .c)
+	! cmp -s $c $out/$p || continue
+	cp $c $out/$p
+	echo "  CC      $p.o"
+	grep -n WARN $c | sed "s|^\\([0-9]*\\):.*WARN|$c:\\1:7: warning:|"
+done >build/log/selftests-bisect.log
+'''
+IMAGE = '''#!/bin/sh
+mkdir -p build/bisect/image/tests
+cp build/bisect/selftests/kselftest/* build/bisect/image/tests/ 2>/dev/null
+exit 0
+'''
+
+# The guest: a test fails where the kernel has a line "fails NAME", the kernel complains where
+# it has a line "splat".
+DRIVE = '''
+import os, sys, types
+sys.path.insert(0, 'harness')
+import perpatch, run
+
+class Boots(perpatch.Boots):
+    def __init__(self, kind):
+        self.machines, self.variants, self.tests = perpatch.data.check()
+
+    def job(self, machine, variant, memory, tests, label=''):
+        with open('calls', 'a') as f:
+            f.write('boot ' + ' '.join(t.name for t in tests) + '\\n')
+        with open('build/bisect/obj-bisect/mmu.o') as f:
+            kernel = f.read()
+        results = {}
+        for t in tests:
+            assert os.path.exists('build/bisect/image/tests/' + t.program), t.program
+            bad = f'fails {t.name}' in kernel
+            results[t.name] = {'verdict': 'fail' if bad else 'pass', 'reason': 'it does' if bad else '', 'seconds': 1}
+        splats = [{'test': None, 'line': 'WARNING: CPU', 'kind': 'warning'}] if 'splat' in kernel else []
+        return types.SimpleNamespace(results=results, complaints=[], splats=splats)
+
+perpatch.Boots = Boots
+run.guarded(perpatch.main)
+'''
+
+TESTS_INI = '''[one]
+program = one
+base = pass
+[two]
+program = two
+base = pass
+run = no
+[main]
+set = mainline
+program = main
+'''
+
+
+class PerPatchTest(TreeTest):
+    more_files = (('scripts/checkpatch.pl', CHECKPATCH), ('Documentation/index.rst', LINES),
+                  ('tools/testing/selftests/main.c', LINES))
+
+    def setUp(self):
+        super().setUp()
+        self.write('harness/tests.ini', TESTS_INI)
+        self.write('harness/matrix', 'default every max\n')
+        self.write('harness/matrix.regression', 'default every max\nbase every max\n')
+        self.write('harness/checkpatch-allowed.ini', '')
+        for name, text in (('kernel', KERNEL), ('selftests', SELFTESTS), ('image', IMAGE)):
+            self.write(f'harness/{name}.sh', text, 0o755)
+        self.write('drive.py', DRIVE)
+        self.write('tools/testing/selftests/one.c', 'int one;\n')
+        self.write('tools/testing/selftests/two.c', 'int two;\n')
+        self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'line ten\n')
+        self.patch('1-fixes/0002', 'KVM: Document', 'line 20\n', 'line twenty\n', path='Documentation/index.rst')
+        self.patch('1-fixes/0003', 'selftests: One', 'b\n', 'b\none\n', path='tools/testing/list',
+                   new='tools/testing/selftests/one.c')
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line twenty\n')
+        self.patch('2-more/0002', 'selftests: Two', 'a\n', 'a\ntwo\n', path='tools/testing/list',
+                   new='tools/testing/selftests/two.c')
+
+    def patch(self, name, subject, old, to, path='arch/arm64/kvm/mmu.c', new=''):
+        self.write(f'patches/{name}-x.patch', PATCH.format(
+            subject=subject, body='Body.', new=''.join(f'New-file: {n}\n' for n in new.split()),
+            diff=self.diff(path, old, to)))
+
+    def calls(self):
+        """What was done since it was asked last."""
+        path = os.path.join(self.top, 'calls')
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding='utf-8') as f:
+            lines = f.read().splitlines()
+        os.unlink(path)
+        return lines
+
+    def bisect(self, status=0, compose=True, **env):
+        if compose:
+            done = self.compose()
+            self.assertEqual(done.status, 0, done)
+        done = self.run_in(sys.executable, 'drive.py', **env)
+        self.assertEqual(done.status, status, done)
+        self.assertNotIn('Traceback', done.err)
+        return done
+
+    def results(self):
+        with open(sorted(glob.glob(os.path.join(self.top, 'results/*/results.json')), key=os.path.getmtime)[-1],
+                  encoding='utf-8') as f:
+            return json.load(f)
+
+    def wrong(self):
+        return [(p['patch'], column, what) for p in self.results()['patches']
+                for column, found in p['wrong'].items() for what in found]
+
+
+class Good(PerPatchTest):
+    def test_each_patch_does_what_it_touches(self):
+        done = self.bisect()
+        self.assertIn('5 patches good, 0 failed, 0 not trusted', done.out)
+        calls = self.calls()
+        self.assertEqual([c for c in calls if c.startswith('boot')],
+                         ['boot main', 'boot one', 'boot one main', 'boot two'])
+        # Of the base what to compare with; nothing of a patch that changes documentation.
+        self.assertEqual(calls[:2], ['kernel Linux 7.3.4', 'selftests Linux 7.3.4'])
+        self.assertNotIn('KVM: Document', ' '.join(calls))
+        self.assertEqual([p['patch'] for p in self.results()['patches']],
+                         ['1-fixes/0001', '1-fixes/0002', '1-fixes/0003', '2-more/0001', '2-more/0002'])
+        self.bisect()
+        self.assertEqual(self.calls(), [])
+
+    def test_only_what_is_after_a_change(self):
+        self.bisect()
+        self.calls()
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line 20.0\n')
+        self.bisect()
+        calls = self.calls()
+        self.assertNotIn('KVM: Fix', ' '.join(calls))
+        self.assertEqual([c for c in calls if c.startswith('boot')], ['boot one main', 'boot two'])
+
+    def test_an_expectation_that_changes(self):
+        self.bisect()
+        self.calls()
+        self.write('harness/tests.ini', TESTS_INI.replace('program = two', 'program = two\ntimeout = 5'))
+        self.bisect()
+        self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot two'])
+
+    def test_chosen(self):
+        self.bisect(TOPIC='more', PATCHES='1', QUICK='1')
+        self.assertEqual([p['patch'] for p in self.results()['patches']], ['2-more/0001'])
+        self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot one main'])
+        # Not among those of make run, but brought by the patch.
+        self.bisect(PATCHES='4-5', QUICK='1')
+        self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot two'])
+
+    def test_input(self):
+        for env, word in (({'TOPIC': 'nope'}, 'TOPIC=nope: there are: fixes more'),
+                          ({'PATCHES': '6'}, 'PATCHES=6: .* from 1 to 5'),
+                          ({'PATCHES': '3', 'TOPIC': 'more'}, 'from 1 to 2'),
+                          ({'PATCHES': 'x'}, 'PATCHES=x'), ({'PATCHES': '3-2'}, 'PATCHES=3-2'),
+                          ({'QUICK': 'yes'}, 'QUICK=yes')):
+            with self.subTest(env):
+                done = self.run_in(sys.executable, 'harness/perpatch.py', 'names', **env)
+                self.assertEqual((done.status, done.out, done.err.count('\n')), (2, '', 1), done)
+                self.assertRegex(done.err, word)
+        self.assertEqual(self.calls(), [])
+
+
+class Bad(PerPatchTest):
+    def test_warning(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line 20 WARN unused\n')
+        done = self.bisect(status=1)
+        self.assertEqual(self.wrong(), [('2-more/0001', 'kernel', 'arch/arm64/kvm/mmu.c:20:7: warning: unused')])
+        self.assertIn('4 patches good, 1 failed', done.out)
+
+    def test_by_kind(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'SPARSE context\nKERNELDOC not described\n')
+        self.write('tools/testing/selftests/two.c', 'int two; /* WARN unused */\n')
+        self.bisect(status=1)
+        self.assertEqual([(p, c) for p, c, _ in self.wrong()],
+                         [('2-more/0001', 'kernel'), ('2-more/0001', 'sparse'), ('2-more/0002', 'selftests')])
+
+    def test_what_moves_is_not_new(self):
+        self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'line 10 WARN unused\n')
+        self.patch('2-more/0001', 'KVM: More', 'line 2\n', 'line 2\nanother\n')
+        self.bisect(status=1)
+        self.assertEqual([p for p, _, _ in self.wrong()], ['1-fixes/0001'])
+        # One more of the same is.
+        self.patch('2-more/0001', 'KVM: More', 'line 2\n', 'line 2 WARN unused\n')
+        self.bisect(status=1)
+        self.assertEqual([p for p, _, _ in self.wrong()], ['1-fixes/0001', '2-more/0001'])
+
+    def test_on_the_way_back(self):
+        """A report that only the directory of objects remembers is not known before its patch."""
+        self.write('arch/arm64/kvm/new.c', 'WARN unused\n')
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line twenty\n', new='arch/arm64/kvm/new.c')
+        self.bisect(status=1, PATCHES='4')
+        self.assertEqual([p for p, _, _ in self.wrong()], ['2-more/0001'])
+        for path in glob.glob(os.path.join(self.top, 'build/bisect/kept/kernel/*')):
+            os.unlink(path)
+        self.bisect(status=1, PATCHES='4')
+        self.assertEqual([p for p, _, _ in self.wrong()], ['2-more/0001'])
+
+    def test_build(self):
+        self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'SYNTAX\n')
+        self.patch('1-fixes/0002', 'KVM: Mend', 'line 20\n', 'line 20 WARN unused\n')
+        self.write('patches/1-fixes/0002-x.patch', self.read('patches/1-fixes/0002-x.patch').replace(
+            ' line 10\n', ' SYNTAX\n'))
+        os.unlink(os.path.join(self.top, 'patches/1-fixes/0003-x.patch'))
+        for name in ('2-more/0001', '2-more/0002'):
+            os.unlink(os.path.join(self.top, f'patches/{name}-x.patch'))
+        for name in ('one', 'two'):
+            os.unlink(os.path.join(self.top, f'tools/testing/selftests/{name}.c'))
+        done = self.bisect(status=1)
+        self.assertIn('does not build', done.out)
+        self.assertEqual([(p, c) for p, c, _ in self.wrong()], [('1-fixes/0001', 'kernel'), ('1-fixes/0002', 'kernel')])
+
+    def test_test(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'fails one\n')
+        self.bisect(status=1)
+        self.assertEqual(self.wrong(), [('2-more/0001', 'tests', 'one: fail: it does'),
+                                        ('2-more/0002', 'tests', 'one: fail: it does')])
+        self.calls()
+        # Of a failure nothing is kept, of what passed beside it all.
+        self.bisect(status=1, PATCHES='4')
+        self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot one'])
+
+    def test_splat(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'splat\n')
+        done = self.bisect(status=2)
+        self.assertEqual(self.wrong()[0], ('2-more/0001', 'tests', 'splat in no test: WARNING: CPU'))
+        self.assertIn('3 patches good, 0 failed, 2 not trusted', done.out)
+        self.calls()
+        self.bisect(status=2, PATCHES='4')
+        self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot one main'])
+
+    def test_style(self):
+        self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'line ten report LONG_LINE is long\n')
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line twenty \n')
+        self.bisect(status=1)
+        self.assertEqual([(p, c) for p, c, _ in self.wrong()], [('1-fixes/0001', 'style'), ('2-more/0001', 'style')])
+        self.assertIn('LONG_LINE', self.wrong()[0][2])
+        self.assertIn('trailing whitespace', self.wrong()[1][2])
+        self.write('harness/checkpatch-allowed.ini',
+                   '[LONG_LINE]\npatch = KVM: Fix\nmatch = is long\nreason = It is.\n')
+        self.bisect(status=1)
+        self.assertEqual([p for p, _, _ in self.wrong()], ['2-more/0001'])
+
+    def test_tree_with_work(self):
+        self.assertEqual(self.compose().status, 0)
+        with open(os.path.join(self.tree, 'arch/arm64/kvm/mmu.c'), 'a', encoding='utf-8') as f:
+            f.write('mine\n')
+        done = self.bisect(status=2, compose=False)
+        self.assertIn('make refresh', done.err)
+        self.assertEqual(self.calls(), [])
+
+
+class Interrupted(PerPatchTest):
+    def hang(self, how):
+        """Stop it while it builds the kernel of the fourth patch."""
+        self.bisect(PATCHES='1-3')
+        self.calls()
+        self.write('hang', '')
+        process = self.start(sys.executable, 'drive.py')
+        until = time.monotonic() + common.PATIENCE
+        while not os.path.exists(os.path.join(self.top, 'hanging')) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(how)
+        if how == signal.SIGKILL:
+            for pid, _ in common.left_over(self.dir, 0):
+                os.kill(pid, signal.SIGKILL)
+        done = self.finish(process)
+        os.unlink(os.path.join(self.top, 'hang'))
+        self.calls()
+        return done
+
+    def test_goes_on(self):
+        for how in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(how.name):
+                done = self.hang(how)
+                self.assertEqual(done.status, 130, done)
+                self.assertNotIn('Traceback', done.err)
+                self.assertIn('interrupted: 3 patches good, 0 failed, 0 not trusted, 2 of 5 not looked at', done.out)
+                self.assertEqual(common.left_over(self.dir), [])
+                os.unlink(os.path.join(self.top, 'hanging'))
+        obj = os.path.join(self.top, 'build/bisect/obj-bisect/guest.o')
+        before = os.stat(obj).st_mtime_ns
+        self.bisect()
+        self.assertEqual(self.calls()[0], 'kernel KVM: More')
+        self.assertEqual(os.stat(obj).st_mtime_ns, before, 'compiled again without need')
+
+    def test_killed(self):
+        """Nobody knows what make had said: all is compiled again."""
+        self.hang(signal.SIGKILL)
+        obj = os.path.join(self.top, 'build/bisect/obj-bisect/guest.o')
+        before = os.stat(obj).st_mtime_ns
+        self.bisect()
+        self.assertNotEqual(os.stat(obj).st_mtime_ns, before)
+
+
+LOG = '''  UPD     include/generated/utsrelease.h
+  CC      arch/arm64/kvm/mmu.o
+In file included from /b/tree/include/linux/kvm_host.h:12,
+                 from /b/tree/arch/arm64/kvm/mmu.c:7:
+/b/tree/include/linux/kvm_host.h:99:12: warning: 'f' defined but not used [-Wunused-function]
+   99 | static int f(void) /* error: is a word here */
+      |            ^
+  CHECK   arch/arm64/kvm/mmu.c
+arch/arm64/kvm/mmu.c:5:9: warning: context imbalance in 'g' - wrong count at exit
+arch/arm64/kvm/mmu.c:7:2: error: incompatible types in comparison expression (different address spaces):
+arch/arm64/kvm/mmu.c:7:2:    struct a [noderef] __rcu *
+Warning: arch/arm64/kvm/mmu.c:8 function parameter 'x' not described in 'h'
+  CC [M]  arch/arm64/kvm/other.o
+make[3]: warning: jobserver unavailable: using -j1.
+  CC      /o/kvm/a.o
+a.c: In function 'main':
+a.c:3:1: warning: unused variable 'y' [-Wunused-variable]
+'''
+
+
+class Log(unittest.TestCase):
+    def test_parse(self):
+        found = perpatch.parse_log(LOG, ('/b/tree', '/o'))
+        self.assertEqual([by for by, _ in found['arch/arm64/kvm/mmu.o']], ['W=1', 'sparse', 'sparse', 'W=1'])
+        self.assertEqual(found['arch/arm64/kvm/mmu.o'][0][1],
+                         "include/linux/kvm_host.h:99:12: warning: 'f' defined but not used [-Wunused-function]")
+        self.assertEqual((found['arch/arm64/kvm/other.o'], found['make']), ([], []))
+        self.assertEqual(len(found['kvm/a.o']), 1)
+        self.assertEqual(perpatch.compiled(found), 3)
+
+    def test_new(self):
+        def report(line, text='unused'):
+            return ['W=1', f'mmu.c:{line}:1: warning: {text}']
+        for before, now, count in (([], [report(1)], 1), ([report(1)], [report(9)], 0),
+                                   ([report(1)], [report(1), report(2)], 1), ([report(1)], [], 0),
+                                   ([report(1)], [report(1, 'other')], 1),
+                                   ([['sparse', report(1)[1]]], [report(1)], 1)):
+            with self.subTest(before=before, now=now):
+                self.assertEqual(len(list(perpatch.new_reports({'mmu.o': before}, {'mmu.o': now}))), count)
+        # Of another object it is new.
+        self.assertEqual(len(list(perpatch.new_reports({'a.o': [report(1)]}, {'b.o': [report(1)]}))), 1)
+
+
+if __name__ == '__main__':
+    unittest.main()
