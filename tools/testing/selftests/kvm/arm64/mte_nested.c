@@ -38,24 +38,36 @@ static size_t page_size;
 
 static u64 guest_store_tags(u64 addr, u64 size, u64 tag, u64 d)
 {
-	mte_guest_enable_tags();
-	mte_store_tags((void *)addr, size, tag);
+	do {
+		mte_guest_enable_tags();
+		mte_store_tags((void *)addr, size, tag);
+	} while (!mte_guest_tags_enabled());
 
 	return 0;
 }
 
 static u64 guest_have_tag(u64 addr, u64 size, u64 tag, u64 d)
 {
-	mte_guest_enable_tags();
+	bool have;
 
-	return mte_have_tag((void *)addr, size, tag);
+	do {
+		mte_guest_enable_tags();
+		have = mte_have_tag((void *)addr, size, tag);
+	} while (!mte_guest_tags_enabled());
+
+	return have;
 }
 
 static u64 guest_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 {
-	mte_guest_enable_tags();
+	u64 stale;
 
-	return mte_count_stale(addr, nr_pages, page_size, stride);
+	do {
+		mte_guest_enable_tags();
+		stale = mte_count_stale(addr, nr_pages, page_size, stride);
+	} while (!mte_guest_tags_enabled());
+
+	return stale;
 }
 
 static struct kvm_vm *vm_create_el2(size_t size, struct kvm_vcpu **vcpu)

@@ -57,12 +57,6 @@
 static size_t page_size;
 static int ramfs_fd;
 
-/* The guest can lose it at any time. Without it the instructions do nothing, so do it again. */
-static bool guest_has_tags(void)
-{
-	return read_sysreg(sctlr_el1) & SCTLR_EL1_ATA;
-}
-
 static u64 guest_ldg(u64 addr, u64 b, u64 c, u64 d)
 {
 	u64 tag;
@@ -70,7 +64,7 @@ static u64 guest_ldg(u64 addr, u64 b, u64 c, u64 d)
 	do {
 		mte_guest_enable_tags();
 		tag = mte_load_tag((void *)addr);
-	} while (!guest_has_tags());
+	} while (!mte_guest_tags_enabled());
 
 	return tag;
 }
@@ -80,7 +74,7 @@ static u64 guest_stg(u64 addr, u64 b, u64 c, u64 d)
 	do {
 		mte_guest_enable_tags();
 		mte_store_tag((void *)addr, TEST_TAG);
-	} while (!guest_has_tags());
+	} while (!mte_guest_tags_enabled());
 
 	return 0;
 }

@@ -100,6 +100,7 @@ u64 mte_guest_try_tag(u64 addr, u64 tag, u64 unused2, u64 unused3);
 u64 mte_guest_pfr1(u64 unused1, u64 unused2, u64 unused3, u64 unused4);
 u64 mte_guest_pfr2(u64 unused1, u64 unused2, u64 unused3, u64 unused4);
 void mte_guest_enable_tags(void);
+bool mte_guest_tags_enabled(void);
 
 /* Tag checks are overridden. */
 #define SPSR_TCO		BIT(25)

@@ -310,12 +310,23 @@ u64 mte_guest_pfr2(u64 unused1, u64 unused2, u64 unused3, u64 unused4)
  *
  * What KVM restores are the bits of SCTLR_ELx that the guest should know of, but nothing
  * keeps the guest from setting the one that gives access to tags, in that of its exception
- * level.
+ * level. It is lost when the vCPU is scheduled out, and tags read as zero from then on, so
+ * what was done has to be done again unless mte_guest_tags_enabled() says otherwise.
  */
 void mte_guest_enable_tags(void)
 {
 	sysreg_clear_set(sctlr_el1, 0, SCTLR_EL1_ATA);
 	isb();
+}
+
+/**
+ * mte_guest_tags_enabled() - Tell whether mte_guest_enable_tags() still holds
+ *
+ * Return: true if the guest has had access to tags since.
+ */
+bool mte_guest_tags_enabled(void)
+{
+	return read_sysreg(sctlr_el1) & SCTLR_EL1_ATA;
 }
 
 /* Where to go on at EL1 when EL0 is done. Used in guest memory only. */
