@@ -160,6 +160,7 @@ FEATURES = {
     '16k': _page(16),
     '64k': _page(64),
     'memory-4g': _memory(4),
+    'numa': lambda boot: (int(boot.fact('numa_nodes')) > 1, f'numa_nodes {boot.fact("numa_nodes")}'),
     'swap': _fact('swap'),
     'ksm': _fact('ksm'),
     'userfaultfd': _fact('userfaultfd'),

@@ -6,9 +6,10 @@
  * A pin keeps a page where it is, but it doesn't keep the kernel from trying to do
  * something with it, and to call MMU notifiers first. Stage 2 follows those. As the VMM
  * still has the same page mapped, KVM must map it again without the guest's doing:
- * after fork(), KSM, attempts to move the page or to reclaim it, clearing soft-dirty
- * bits, and a mprotect() that was undone. All leaves must be back after a while, blocks
- * as blocks, the page frames must be the same, and the guest must not take a fault.
+ * after fork(), KSM, NUMA balancing, attempts to move the page or to reclaim it,
+ * clearing soft-dirty bits, and a mprotect() that was undone. All leaves must be back
+ * after a while, blocks as blocks, the page frames must be the same, and the guest must
+ * not take a fault.
  *
  * Aging must not unmap anything, nor clear access flags. Neither must a fork() that
  * doesn't concern the memory.
@@ -22,6 +23,7 @@
 #include "kvm_util.h"
 #include "memslot_lock.h"
 #include "mte.h"
+#include "numaif.h"
 #include "processor.h"
 #include "test_util.h"
 
@@ -34,7 +36,104 @@
 
 #define TIMEOUT_MS	30000
 
+#define KSM		"/sys/kernel/mm/ksm/"
+#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
+#define NUMA_DEBUGFS	"/sys/kernel/debug/sched/numa_balancing/"
+#define LRU_GEN_ENABLED	"/sys/kernel/mm/lru_gen/enabled"
+#define LRU_GEN_DEBUGFS	"/sys/kernel/debug/lru_gen"
+
 static size_t page_size;
+
+/*
+ * Settings of the kernel that cases need, which are what they were when the test ends.
+ */
+struct setting {
+	const char	*path;
+	const char	*val;
+	char		old[32];
+	bool		changed;
+};
+
+static bool load(const char *path, char *buf, size_t size)
+{
+	ssize_t len = -1;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd >= 0) {
+		len = read(fd, buf, size - 1);
+		close(fd);
+	}
+	buf[max_t(ssize_t, len, 0)] = '\0';
+
+	return len > 0;
+}
+
+static bool store(const char *path, const char *val)
+{
+	ssize_t len = strlen(val);
+	bool ok;
+	int fd;
+
+	fd = open(path, O_WRONLY);
+	ok = fd >= 0 && write(fd, val, len) == len;
+	if (fd >= 0)
+		close(fd);
+
+	return ok;
+}
+
+static struct setting ksm_settings[] = {
+	{ KSM "run", "0" },
+	{ KSM "smart_scan", "0" },
+	{ KSM "sleep_millisecs", "1" },
+	{ KSM "pages_to_scan", "10000" },
+};
+
+static struct setting numa_settings[] = {
+	{ NUMA_BALANCING, "0" },
+	{ NUMA_DEBUGFS "scan_delay_ms", "1" },
+	{ NUMA_DEBUGFS "scan_period_min_ms", "1" },
+};
+
+static struct setting lru_gen_settings[] = {
+	{ LRU_GEN_ENABLED, "n" },
+};
+
+static void restore_settings(struct setting *settings, int nr)
+{
+	while (nr--) {
+		if (settings[nr].changed)
+			store(settings[nr].path, settings[nr].old);
+	}
+}
+
+static void restore_all_settings(void)
+{
+	restore_settings(ksm_settings, ARRAY_SIZE(ksm_settings));
+	restore_settings(numa_settings, ARRAY_SIZE(numa_settings));
+	restore_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings));
+}
+
+/* Returns false if the kernel doesn't have all of them. */
+static bool change_settings(struct setting *settings, int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		if (!settings[i].changed &&
+		    !load(settings[i].path, settings[i].old, sizeof(settings[i].old)))
+			return false;
+	}
+
+	for (i = 0; i < nr; i++) {
+		TEST_ASSERT(store(settings[i].path, settings[i].val), "Can't write %s to %s",
+			    settings[i].val, settings[i].path);
+		settings[i].changed = true;
+	}
+
+	return true;
+}
 
 /* It is mapped, the guest can use it, and its page frames are those that were pinned. */
 static const char *check_intact(struct lock_env *env, u64 nr_blocks, u64 nr_pages)
@@ -78,14 +177,10 @@ static const char *check_never_unmapped(struct lock_env *env)
 
 static struct lock_outcome clear_soft_dirty(struct lock_env *env, const void *unused)
 {
-	int fd = open("/proc/self/clear_refs", O_WRONLY);
 	const char *failure;
 
-	if (fd < 0)
+	if (!store("/proc/self/clear_refs", "4"))
 		return lock_skipped("no /proc/self/clear_refs");
-
-	TEST_ASSERT(write(fd, "4", 1) == 1, "Can't clear soft-dirty bits, errno %d", errno);
-	kvm_close(fd);
 
 	failure = check_repaired(env, env->lvm.nr_pages);
 	/* Each page once. */
@@ -219,13 +314,8 @@ static struct lock_outcome soft_offline(struct lock_env *env, const void *unused
 /* What it tries to move, if anything, is up to the kernel. */
 static struct lock_outcome compact(struct lock_env *env, const void *unused)
 {
-	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY);
-
-	if (fd < 0)
+	if (!store("/proc/sys/vm/compact_memory", "1"))
 		return lock_skipped("the kernel has no compaction");
-
-	TEST_ASSERT(write(fd, "1", 1) == 1, "Can't start compaction, errno %d", errno);
-	kvm_close(fd);
 
 	return lock_ended(check_repaired(env, 0));
 }
@@ -352,106 +442,223 @@ static struct lock_outcome age(struct lock_env *env, const void *unused)
 	return lock_ended(NULL);
 }
 
+static const char *prepare_aging_lru_gen(struct lock_env *env)
+{
+	if (!change_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings)) ||
+	    access(LRU_GEN_DEBUGFS, R_OK | W_OK))
+		return "the kernel has no multi-gen LRU";
+
+	return NULL;
+}
+
+/* Have the kernel look for what was accessed, in all page tables, and make it old. */
+static void age_lru_gen(void)
+{
+	unsigned long memcg = 0, seq;
+	char cmd[64] = "", line[256];
+	int node = -1;
+	FILE *file;
+
+	file = fopen(LRU_GEN_DEBUGFS, "r");
+	TEST_ASSERT(file, "Can't open %s, errno %d", LRU_GEN_DEBUGFS, errno);
+	/* For each node of each memory cgroup, the youngest generation comes last. */
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, " memcg %lu", &memcg) == 1 ||
+		    sscanf(line, " node %d", &node) == 1) {
+			if (*cmd)
+				TEST_ASSERT(store(LRU_GEN_DEBUGFS, cmd), "Can't age: %s", cmd);
+			*cmd = '\0';
+		} else if (sscanf(line, " %lu", &seq) == 1) {
+			/* With anonymous memory, and whatever the last time has found. */
+			snprintf(cmd, sizeof(cmd), "+ %lu %d %lu 200 1", memcg, node, seq);
+		}
+	}
+	TEST_ASSERT(store(LRU_GEN_DEBUGFS, cmd), "Can't age: %s", cmd);
+	fclose(file);
+}
+
+static struct lock_outcome age_by_generations(struct lock_env *env, const void *unused)
+{
+	const char *failure;
+
+	TEST_ASSERT(store(LRU_GEN_ENABLED, "y"), "Can't have a multi-gen LRU");
+	age_lru_gen();
+	failure = check_access_flags(env) ?: check_never_unmapped(env);
+
+	/* It was the lock that has kept them. */
+	failure = failure ?: lock_vm_check_reads(&env->lvm, 0, env->lvm.nr_pages);
+	age_lru_gen();
+	if (!failure && !check_access_flags(env))
+		failure = "no access flag is cleared without a lock";
+	TEST_ASSERT(store(LRU_GEN_ENABLED, "n"), "Can't do without a multi-gen LRU");
+
+	return lock_ended(failure);
+}
+
+/* Memory that isn't the guest's. */
+static void *peer;
+
+/* NUMA: attempts to move pages to another node, by the VMM and by the kernel. */
+
+static int own_node(void)
+{
+	unsigned int node;
+
+	TEST_ASSERT(!syscall(__NR_getcpu, NULL, &node, NULL), "getcpu() failed, errno %d", errno);
+
+	return node;
+}
+
+static int other_node(void)
+{
+	return !own_node();
+}
+
+/* Returns how many pages are there then. */
+static u64 move_to_node(void *hva, u64 nr, int node)
+{
+	int nodes[LOCK_NR_PAGES], status[LOCK_NR_PAGES];
+	void *pages[LOCK_NR_PAGES];
+	u64 i, there = 0;
+
+	TEST_ASSERT(nr <= LOCK_NR_PAGES, "%lu pages are too many", nr);
+	for (i = 0; i < nr; i++) {
+		pages[i] = hva + i * page_size;
+		nodes[i] = node;
+	}
+
+	TEST_ASSERT(move_pages(0, nr, pages, nodes, status, MPOL_MF_MOVE) >= 0,
+		    "move_pages() failed, errno %d", errno);
+	/* Where they are, whatever the call has to say on those that it couldn't move. */
+	kvm_move_pages(0, nr, pages, NULL, status, 0);
+	for (i = 0; i < nr; i++)
+		there += status[i] == node;
+
+	return there;
+}
+
+static bool is_on_node(void *hva, int node)
+{
+	int status;
+
+	kvm_move_pages(0, 1, &hva, NULL, &status, 0);
+
+	return status == node;
+}
+
+/* Have the memory where neither this process nor the kernel would want it. */
+static const char *prepare_numa(struct lock_env *env)
+{
+	u64 there;
+
+	if (!is_multi_numa_node_system())
+		return "there is one NUMA node";
+	if (!change_settings(numa_settings, ARRAY_SIZE(numa_settings)))
+		return "the kernel has no NUMA balancing";
+
+	there = move_to_node(env->mem.hva, env->lvm.nr_pages, other_node());
+	TEST_ASSERT(there == env->lvm.nr_pages, "Only %lu of %lu pages can be moved", there,
+		    env->lvm.nr_pages);
+
+	return NULL;
+}
+
+static struct lock_outcome move_back(struct lock_env *env, const void *unused)
+{
+	if (move_to_node(env->mem.hva, env->lvm.nr_pages, own_node()))
+		return lock_ended("a page that is pinned was moved");
+
+	return lock_ended(check_repaired(env, env->lvm.nr_pages));
+}
+
+/* The kernel unmaps memory now and then, for a while of running, to see who uses it. */
+static struct lock_outcome balance(struct lock_env *env, const void *unused)
+{
+	const char *failure = NULL;
+	struct timespec start;
+
+	TEST_ASSERT(store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (!failure && lock_env_zapped(env) < env->lvm.nr_pages) {
+		if (timespec_to_ns(timespec_elapsed(start)) > TIMEOUT_MS * 1000000L)
+			failure = "NUMA balancing doesn't get to the memory";
+	}
+	TEST_ASSERT(store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
+
+	return lock_ended(failure ?: check_repaired(env, env->lvm.nr_pages));
+}
+
+/* Memory that has to be on the node where it is needn't be unmapped to find out. */
+static const char *prepare_bound(struct lock_env *env)
+{
+	const char *reason = prepare_numa(env);
+	unsigned long node;
+
+	if (reason)
+		return reason;
+
+	node = BIT(other_node());
+	kvm_mbind(env->mem.hva, env->mem.size, MPOL_BIND, &node, BITS_PER_LONG, 0);
+
+	peer = kvm_mmap(page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	WRITE_ONCE(*(u64 *)peer, 0);
+	TEST_ASSERT(move_to_node(peer, 1, other_node()) == 1, "A page can't be moved");
+
+	return NULL;
+}
+
+/* That the kernel has moved other memory is what tells that it has looked for some. */
+static struct lock_outcome balance_bound(struct lock_env *env, const void *unused)
+{
+	const char *failure = NULL;
+	struct timespec start;
+
+	TEST_ASSERT(store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (!failure && !is_on_node(peer, own_node())) {
+		WRITE_ONCE(*(u64 *)peer, 0);
+		if (timespec_to_ns(timespec_elapsed(start)) > TIMEOUT_MS * 1000000L)
+			failure = "NUMA balancing doesn't move anything";
+	}
+	TEST_ASSERT(store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
+	kvm_munmap(peer, page_size);
+
+	return lock_ended(failure ?: check_never_unmapped(env));
+}
+
 /* KSM. */
 
-#define KSM		"/sys/kernel/mm/ksm/"
 /* Rounds until all pages must have been merged: checksum, first, second page. */
 #define KSM_SCANS	4
 
-static struct {
-	const char *name;
-	u64 val;
-	u64 old;
-} ksm_settings[] = {
-	{ "run", 0 },
-	{ "smart_scan", 0 },
-	{ "sleep_millisecs", 1 },
-	{ "pages_to_scan", 10000 },
-};
-
-static bool ksm_load(const char *name, u64 *val)
+static u64 ksm_full_scans(void)
 {
-	char *path = strdup_printf(KSM "%s", name);
-	FILE *file = fopen(path, "r");
-	bool ok;
+	char buf[32];
 
-	free(path);
-	ok = file && fscanf(file, "%lu", val) == 1;
-	if (file)
-		fclose(file);
+	TEST_ASSERT(load(KSM "full_scans", buf, sizeof(buf)), "Can't read full_scans");
 
-	return ok;
-}
-
-static bool ksm_store(const char *name, u64 val)
-{
-	char *path = strdup_printf(KSM "%s", name);
-	FILE *file = fopen(path, "w");
-	bool ok;
-
-	free(path);
-	ok = file && fprintf(file, "%lu", val) > 0;
-	/* It is here that it is written. */
-	if (file)
-		ok &= !fclose(file);
-
-	return ok;
-}
-
-static void ksm_restore(void)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++)
-		ksm_store(ksm_settings[i].name, ksm_settings[i].old);
-}
-
-static const char *ksm_setup(void)
-{
-	static bool done;
-	int i;
-
-	if (done)
-		return NULL;
-
-	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++) {
-		if (!ksm_load(ksm_settings[i].name, &ksm_settings[i].old))
-			return "the kernel has no KSM";
-	}
-	atexit(ksm_restore);
-	for (i = 0; i < ARRAY_SIZE(ksm_settings); i++)
-		TEST_ASSERT(ksm_store(ksm_settings[i].name, ksm_settings[i].val),
-			    "Can't set up KSM");
-	done = true;
-
-	return NULL;
+	return strtoul(buf, NULL, 0);
 }
 
 /* Let the kernel merge what it can, and stop it. */
 static void ksm_scan(void)
 {
-	u64 start, now;
-	int ms = 0;
+	u64 end = ksm_full_scans() + KSM_SCANS;
+	int ms;
 
-	TEST_ASSERT(ksm_load("full_scans", &start) && ksm_store("run", 1), "Can't start KSM");
-	do {
-		usleep(5000);
-		ms += 5;
-		TEST_ASSERT(ksm_load("full_scans", &now), "Can't read full_scans");
+	TEST_ASSERT(store(KSM "run", "1"), "Can't start KSM");
+	for (ms = 0; ksm_full_scans() < end; ms += 5) {
 		TEST_ASSERT(ms < TIMEOUT_MS, "KSM doesn't make progress");
-	} while (now < start + KSM_SCANS);
-	TEST_ASSERT(ksm_store("run", 0), "Can't stop KSM");
+		usleep(5000);
+	}
+	TEST_ASSERT(store(KSM "run", "0"), "Can't stop KSM");
 }
 
-/* Memory that isn't the guest's, but has the same data. */
-static void *peer;
-
+/* The other memory has the same data. */
 static const char *prepare_ksm(struct lock_env *env)
 {
-	const char *reason = ksm_setup();
-
-	if (reason)
-		return reason;
+	if (!change_settings(ksm_settings, ARRAY_SIZE(ksm_settings)))
+		return "the kernel has no KSM";
 
 	peer = kvm_mmap(env->mem.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	memcpy(peer, env->mem.hva, env->mem.size);
@@ -525,6 +732,10 @@ static const struct lock_case cases[] = {
 	{ "MADV_PAGEOUT", ANON, NULL, page_out_private },
 	{ "MADV_PAGEOUT", MEMFD, NULL, page_out_shared },
 	{ "aging", ANON | MEMFD, prepare_aging, age },
+	{ "aging by generations", ANON | MEMFD, prepare_aging_lru_gen, age_by_generations },
+	{ "move_pages() to another node", ANON | MEMFD, prepare_numa, move_back },
+	{ "NUMA balancing", ANON | MEMFD, prepare_numa, balance },
+	{ "NUMA balancing, mbind()", ANON | MEMFD, prepare_bound, balance_bound },
 	{ "KSM", ANON, prepare_ksm, merge },
 	{ "KSM, merged before", ANON, prepare_merged, merged_before },
 };
@@ -532,5 +743,6 @@ static const struct lock_case cases[] = {
 int main(void)
 {
 	page_size = getpagesize();
+	atexit(restore_all_settings);
 	lock_cases_main(cases, ARRAY_SIZE(cases));
 }
