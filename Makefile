@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 KERNEL ?= default
 export TESTS MACHINES KERNEL LINUX QEMU JOBS BOOTS TIMEOUT_FACTOR MUTANTS BUILDS KEEP TOPIC V SIGNOFF \
-	PATCHES QUICK
+	PATCHES QUICK ONLY
 
 # What this make was told is not meant for the makes of the kernel.
 h := MAKEFLAGS= MAKEOVERRIDES= MFLAGS= harness
@@ -20,14 +20,15 @@ matrix = $(shell awk '!/^\#/ && NF && !seen[$$1]++ { print $$1 }' harness/$(1))
 variants := $(shell awk '!/^\#/ && NF && $$2 !~ /^(mutant|bisect)$$/ { print $$1 }' harness/variants)
 
 .PHONY: help run check packages names fetch tree refresh kernel selftests image shell doctor \
-	harness-check mutant-names mutants regression-names regression bisect-names bisect build-names \
-	builds docs-packages docs bench-names bench series-names series clean
+	harness-check mutant-names mutants regression-names regression bisect-names bisect bisected \
+	build-names builds docs-packages docs bench-names bench series-names series clean
 help:                ## this list
 	@awk -F' *## ' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  For run: TESTS= names or globs, MACHINES= names, globs or all (max), KERNEL= variant (default)'
 	@echo '           of $(variants); these for shell and doctor, too; MUTANTS= names or globs, for mutants'
-	@echo '  For bisect: TOPIC= name without its number, PATCHES= "1-3 7" of it (of the series), QUICK=1 fewer tests'
+	@echo '  For bisect: TOPIC= name without its number, PATCHES= "1-3 7" of it (of the series), QUICK=1 fewer tests,'
+	@echo '           ONLY= of style,kernel,sparse,selftests,tests (all), KEEP=1: what was seen good goes on record'
 	@echo '  LINUX=   tarball or tree     QEMU=  binary     JOBS=  make -j     BOOTS=  guests at a time'
 	@echo '  TIMEOUT_FACTOR=  on all time-outs, for a slow or busy host'
 
@@ -117,8 +118,11 @@ series: series-names tree    ## a topic as mails, checked and applied, never sen
 bisect-names: packages
 	@$(python) harness/perpatch.py names
 
-bisect: bisect-names image    ## each patch builds without new warnings and passes the tests there are by then (TOPIC= PATCHES= QUICK=1)
+bisect: bisect-names image    ## each patch builds without new warnings and passes the tests there are by then (TOPIC= PATCHES= ONLY= QUICK=1 KEEP=1)
 	@$(python) harness/perpatch.py
+
+bisected: tree       ## is each patch on record, harness/bisected? make check asks that, too
+	@$(python) harness/bisected.py
 
 clean:               ## remove build/ (results/ stay)
 	rm -rf build

@@ -103,6 +103,11 @@ def variants():
             for name, source, slowdown, append, _ in _table('variants', 5)}
 
 
+def fragments(variant):
+    """Of harness/config, what the kernel of the variant is made of."""
+    return next(config.split() for name, *_, config in _table('variants', 5) if name == variant)
+
+
 def counterparts():
     """Variant of the series -> that of the base which is made in the same way."""
     made = {(source, append, *sorted(config.split())): name

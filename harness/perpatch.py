@@ -26,15 +26,15 @@ boot with that test, and what was seen once is not done again, also after an int
 failure is not kept.
 
 Environment: TOPIC=, a topic without its number; PATCHES=, numbers and ranges in it (in the
-series if there is no TOPIC), "3-5 9"; QUICK=1: of the tests only those that make run has,
-and those that the patch brings; JOBS=, make's -j. "perpatch.py names" checks nothing but
-that. Exit status: 0 all is well; 1 something failed; 2 the run cannot be trusted.
+series if there is no TOPIC), "3-5 9"; ONLY=, the columns that are looked at, "kernel,sparse";
+QUICK=1: of the tests only those that make run has, and those that the patch brings; KEEP=1:
+where nothing failed, what was seen good goes on record (bisected.py); JOBS=, make's -j.
+"perpatch.py names" checks nothing but that. Exit status: 0 all is well; 1 something failed;
+2 the run cannot be trusted.
 """
 
 import collections
 import contextlib
-import glob
-import hashlib
 import json
 import os
 import re
@@ -45,14 +45,14 @@ import sys
 import time
 import types
 
+import bisected
 import data
 import judge
 import mailcheck
 import run
 import worktree
 
-MACHINE = 'max'
-VARIANT = 'bisect'
+from bisected import COLUMNS, MACHINE, VARIANT, digest
 
 # Scripts, and their arguments, that build it.
 KERNEL_STEPS = [('kernel.sh', VARIANT)]
@@ -70,7 +70,6 @@ JUDGES = ('boot.py', 'judge.py', 'ledger.py', 'splats', 'splats-allowed.ini')
 # What of a row of tests.ini does not.
 INDIFFERENT = ('why', 'base', 'base_args', 'base_shows', 'run', 'not_on')
 
-COLUMNS = ('style', 'kernel', 'sparse', 'selftests', 'tests')
 GOOD = ('pass', 'skip')
 
 
@@ -93,39 +92,9 @@ def step(name, detail):
 
 # --- the series ------------------------------------------------------------
 
-class Patch:
-    def __init__(self, number, topic, path, commit, parent):
-        self.number = number
-        self.topic = topic
-        self.name = f'{topic}/{os.path.basename(path)[:4]}'
-        self.in_topic = 0
-        self.file = f'{topic}-{os.path.basename(path)}'
-        self.commit = commit
-        self.parent = parent
-        self.subject = worktree.ask('log', '-1', '--format=%s', commit)
-
-
-def patch_files():
-    return sorted(glob.glob(os.path.join(run.TOP, 'patches', '*', '0*.patch')))
-
-
 def topics():
     """Names without their number -> names."""
-    return {t.partition('-')[2]: t for t in (os.path.basename(os.path.dirname(p)) for p in patch_files())}
-
-
-def series():
-    files = patch_files()
-    base = worktree.ask('rev-parse', 'base')
-    commits = worktree.ask('rev-list', '--reverse', f'base..{worktree.composed()}').split()
-    if len(files) != len(commits):
-        raise judge.DataError('build/series/tree is not what patches/ say: make tree')
-    found = []
-    for number, (path, commit, parent) in enumerate(zip(files, commits, [base] + commits), 1):
-        patch = Patch(number, os.path.basename(os.path.dirname(path)), path, commit, parent)
-        patch.in_topic = 1 + sum(p.topic == patch.topic for p in found)
-        found.append(patch)
-    return found
+    return {t.partition('-')[2]: t for t in (os.path.basename(os.path.dirname(p)) for p in worktree.patch_files())}
 
 
 def numbers(words, last):
@@ -144,7 +113,7 @@ def choose(topic, words, known):
     """Whether a patch is one of those; known are the names of topics, without and with their number."""
     if topic and topic not in known:
         raise judge.DataError(f'TOPIC={topic}: there are: {" ".join(known)}')
-    counts = collections.Counter(os.path.basename(os.path.dirname(p)) for p in patch_files())
+    counts = collections.Counter(os.path.basename(os.path.dirname(p)) for p in worktree.patch_files())
     last = counts[known[topic]] if topic else sum(counts.values())
     wanted = numbers(words, last) or set(range(1, last + 1))
 
@@ -155,20 +124,31 @@ def choose(topic, words, known):
     return is_chosen
 
 
+def only(text):
+    """The columns that are looked at: "kernel,sparse", all of them if nothing is said."""
+    words = re.split(r'[,\s]+', text.strip(', '))
+    for word in filter(None, words):
+        if word not in COLUMNS:
+            raise judge.DataError(f'ONLY={word}: there are: {" ".join(COLUMNS)}')
+    return [c for c in COLUMNS if c in words or words == ['']]
+
+
 def names():
     """What the environment asks for, or one line that says what is wrong."""
     is_chosen = choose(os.environ.get('TOPIC') or '', (os.environ.get('PATCHES') or '').split(), topics())
     quick = os.environ.get('QUICK') or ''
     if quick not in ('', '0', '1'):
         raise judge.DataError(f'QUICK={quick}: wanted is 1, or nothing')
-    return is_chosen, quick == '1'
+    keeps = os.environ.get('KEEP') or ''
+    if keeps not in ('', '1'):
+        raise judge.DataError(f'KEEP={keeps}: wanted is 1, to have what was seen good on record')
+    if keeps:
+        # What is wrong with it is said now, not after hours.
+        on_record()
+    return is_chosen, only(os.environ.get('ONLY') or ''), quick == '1', keeps == '1'
 
 
 # --- what is kept ----------------------------------------------------------
-
-def digest(*parts):
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
-
 
 def load(path):
     try:
@@ -372,27 +352,23 @@ class Boots(run.Run):
 
 
 class Bisect:
-    def __init__(self, the_run, quick):
+    def __init__(self, the_run, columns, quick):
         self.run = the_run
         self.run.image = os.path.join(HOME, 'image')
+        self.columns = columns
         self.quick = quick
         self.objects = Kernel('kernel', [os.path.join(HOME, f'obj-{VARIANT}'), os.path.join(HOME, f'mod-{VARIANT}')],
                               [f'kernel-{VARIANT}.log', f'modules-{VARIANT}.log'])
         self.selftests = Selftests('selftests', [os.path.join(HOME, 'selftests'), os.path.join(HOME, 'headers'),
                                                  os.path.join(HOME, 'image')], ['selftests-bisect.log'])
         self.tools = [FORMAT, run.output_of('aarch64-linux-gnu-gcc', '--version'), run.output_of('sparse', '--version')]
-        self.config = self._config()
+        self.config = [run.sha256(os.path.join(data.HERE, 'config', f'{name}.config'))
+                       for name in data.fragments(VARIANT)]
         with_guest = [os.path.join('guest', n) for n in sorted(os.listdir(os.path.join(data.HERE, 'guest')))]
         self.judges = [[run.sha256(os.path.join(data.HERE, n)) for n in (*JUDGES, *with_guest)],
                        run.output_of(run.QEMU, '--version'), self.run.machines[MACHINE], self.run.variants[VARIANT]]
         self.built = ''         # the commit whose kernel, selftests and image are there
         self._ids = {}
-
-    @staticmethod
-    def _config():
-        with open(os.path.join(data.HERE, 'variants'), encoding='utf-8') as f:
-            row = next(line.split() for line in f if line.split()[:1] == [VARIANT])
-        return [run.sha256(os.path.join(data.HERE, 'config', f'{name}.config')) for name in row[4:]]
 
     # What a build depends on.
 
@@ -488,7 +464,7 @@ class Bisect:
         pending = [self.run.tests[name] for name, result in results.items() if not result]
         if pending:
             if not self.build_to_boot(patch.commit):
-                row.wrong['tests'].append('what was built before no longer builds')
+                row.wrong['tests'].append('kernel or selftests do not build, see build/log')
                 return
             by_memory = collections.defaultdict(list)
             for test in pending:
@@ -519,42 +495,70 @@ class Bisect:
 
     # All of it.
 
+    def _kernel(self, patch, before, row):
+        """False if it doesn't build."""
+        now = self.kernel(patch.commit, row)
+        if now is None:
+            row.wrong['kernel' if 'kernel' in self.columns else 'sparse'].append(
+                f'does not build: build/log/kernel-{VARIANT}.log')
+            row.did['kernel'] = ''
+            return False
+        key = self.kernel_key(patch.commit)
+        same = key == before['kernel_key']
+        row.did['kernel'] = row.did['kernel'] or ('same' if same else 'known')
+        row.did['sparse'] = 'same' if same else 'nothing new'
+        for by, line in new_reports(before['kernel']['reports'], now['reports']):
+            row.wrong['sparse' if by == 'sparse' else 'kernel'].append(line)
+        before['kernel'], before['kernel_key'] = now, key
+        return True
+
+    def _selftests(self, patch, before, row):
+        now = self.programs(patch.commit, row)
+        if now is None:
+            row.wrong['selftests'].append('do not build: build/log/selftests-bisect.log')
+            return False
+        key = self.selftests_key(patch.commit)
+        row.did['selftests'] = row.did['selftests'] or ('same' if key == before['selftests_key'] else 'known')
+        for _, line in new_reports(before['selftests']['reports'], now['reports']):
+            row.wrong['selftests'].append(line)
+        before['selftests'], before['selftests_key'] = now, key
+        return True
+
     def patch(self, patch, before):
         """before: the records of the patch before it, which become its own."""
         row = Row(patch)
         start = time.monotonic()
-        now = self.kernel(patch.commit, row)
-        if now is None:
-            row.wrong['kernel'].append(f'does not build: build/log/kernel-{VARIANT}.log')
-            row.did['kernel'] = ''
-        else:
-            same = self.kernel_key(patch.commit) == before['kernel_key']
-            row.did['kernel'] = row.did['kernel'] or ('same' if same else 'known')
-            row.did['sparse'] = 'same' if same else 'nothing new'
-            for by, line in new_reports(before['kernel']['reports'], now['reports']):
-                row.wrong['sparse' if by == 'sparse' else 'kernel'].append(line)
-            before['kernel'], before['kernel_key'] = now, self.kernel_key(patch.commit)
-        tests = self.programs(patch.commit, row)
-        if tests is None:
-            row.wrong['selftests'].append('do not build: build/log/selftests-bisect.log')
-        else:
-            same = self.selftests_key(patch.commit) == before['selftests_key']
-            row.did['selftests'] = row.did['selftests'] or ('same' if same else 'known')
-            for _, line in new_reports(before['selftests']['reports'], tests['reports']):
-                row.wrong['selftests'].append(line)
-            before['selftests'], before['selftests_key'] = tests, self.selftests_key(patch.commit)
-        if now is not None and tests is not None:
-            self.tests(patch, tests['programs'], row)
+        builds = True
+        if self.compares_kernels:
+            builds = self._kernel(patch, before, row)
+        if 'selftests' in self.columns:
+            builds = self._selftests(patch, before, row) and builds
+        if 'tests' in self.columns and builds:
+            found = self.programs(patch.commit)
+            if found is None:
+                row.wrong['tests'].append('the selftests do not build: build/log/selftests-bisect.log')
+            else:
+                self.tests(patch, found['programs'], row)
+        for column in COLUMNS:
+            if column not in self.columns:
+                row.wrong[column], row.did[column] = [], ''
         row.seconds = time.monotonic() - start
         return row
 
+    @property
+    def compares_kernels(self):
+        return 'kernel' in self.columns or 'sparse' in self.columns
+
     def before(self, commit):
         """The records that a first patch is compared with."""
-        kernel, tests = self.kernel(commit), self.programs(commit)
-        if kernel is None or tests is None:
+        found = {}
+        if self.compares_kernels:
+            found.update(kernel=self.kernel(commit), kernel_key=self.kernel_key(commit))
+        if 'selftests' in self.columns:
+            found.update(selftests=self.programs(commit), selftests_key=self.selftests_key(commit))
+        if None in found.values():
             raise judge.DataError(f'{commit[:12]}, before the first of the patches, does not build')
-        return {'kernel': kernel, 'kernel_key': self.kernel_key(commit),
-                'selftests': tests, 'selftests_key': self.selftests_key(commit)}
+        return found
 
 
 # --- style -----------------------------------------------------------------
@@ -571,7 +575,10 @@ def style(patches):
     """{patch's number: what is wrong}, and what is wrong with checkpatch-allowed.ini, of all patches."""
     tree = os.path.join(run.BUILD, 'series', 'tree')
     script_id = run.sha256(os.path.join(tree, 'scripts', 'checkpatch.pl'))
-    reports = {p.number: load(kept('style', digest(FORMAT, p.commit, script_id))) for p in patches}
+    texts = {p.number: worktree.ask('format-patch', '-1', '--stdout', '--full-index', p.commit) + '\n' for p in patches}
+    # Not by the id of the commit, in its first line: that changes with each patch before it.
+    places = {p.number: kept('style', digest(FORMAT, texts[p.number].partition('\n')[2], script_id)) for p in patches}
+    reports = {p.number: load(places[p.number]) for p in patches}
     todo = [p for p in patches if reports[p.number] is None]
     if todo:
         work = os.path.join(HOME, 'mails')
@@ -579,7 +586,7 @@ def style(patches):
         os.makedirs(work)
         for p in todo:
             with open(os.path.join(work, p.file), 'w', encoding='utf-8') as f:
-                f.write(worktree.ask('format-patch', '-1', '--stdout', '--full-index', p.commit) + '\n')
+                f.write(texts[p.number])
         with step('style', f'checkpatch.pl on {len(todo)} patches'):
             lines = patchcheck('checkpatch', tree, '--ignore=MISSING_SIGN_OFF',
                                *(os.path.join(work, p.file) for p in todo))
@@ -589,7 +596,7 @@ def style(patches):
         if sum(len(reports[p.number]['checkpatch']) for p in todo) != len(lines):
             raise judge.DataError(f'checkpatch.pl: {next((l for l in lines if ".patch:" not in l), lines[0])}')
         for p in todo:
-            save(kept('style', digest(FORMAT, p.commit, script_id)), reports[p.number])
+            save(places[p.number], reports[p.number])
         shutil.rmtree(work)
     wrong = {p.number: [] for p in patches}
     of_file = {p.file: p for p in patches}
@@ -622,6 +629,33 @@ def table(rows):
         subject = row.patch.subject if row else ''
         cells = '  '.join(cell.ljust(width) for cell, width in zip(line, widths))
         yield f'  {verdict:9} {cells}  {subject}'
+
+
+def on_record():
+    return bisected.committed() if os.path.exists(bisected.RECORD) else bisected.Record()
+
+
+def keep(rows, patches, keys, columns, quick):
+    """What the rows show, all of them good, goes on record.
+
+    The keys are of before the run: what is edited in the meantime was not looked at.
+    """
+    shown = ['quick' if column == 'tests' and quick else column for column in columns]
+    proven = {(column, keys[row.patch.number - 1][column]) for row in rows for column in shown}
+    record = bisected.renewed(on_record(), patches, keys, proven)
+    tools = [worktree.ask('log', '-1', '--format=%s', 'base')]
+    if set(columns) != {'style'}:
+        tools += [run.output_of('aarch64-linux-gnu-gcc', '--version'), 'sparse ' + run.output_of('sparse', '--version')]
+    if 'tests' in columns:
+        tools.append(run.output_of(run.QEMU, '--version'))
+    with open(bisected.RECORD + '.new', 'w', encoding='utf-8') as f:
+        f.write(record.text(', '.join(tools)))
+    os.replace(bisected.RECORD + '.new', bisected.RECORD)
+    for column in bisected.RECORDED:
+        count = sum(record.has(column, mine) for mine in keys)
+        if count:
+            out(f'  on record  {column:9} {count} of {len(patches)} patches'
+                + ('' if column in record.columns or column == 'quick' else ', make check does not ask for it yet'))
 
 
 def finish(the_run, rows, chosen, others, interrupted):
@@ -661,21 +695,25 @@ def finish(the_run, rows, chosen, others, interrupted):
 
 
 def main():
-    is_chosen, quick = names()
+    is_chosen, columns, quick, keeps = names()
     if sys.argv[1:] == ['names']:
         return judge.EXIT_GOOD
     if sys.argv[1:]:
         raise judge.DataError('usage: perpatch.py [names]')
     if script('tree.sh', 'check-no-local-work'):
         return judge.EXIT_UNTRUSTED
-    patches = series()
+    patches = worktree.series()
     chosen = [p for p in patches if is_chosen(p)]
     the_run = Boots('bisect')
     the_run.dir = the_run.directory('bisect')
-    rows, others, interrupted = [], [], False
+    rows, others, keys, interrupted = [], [], [], False
     try:
-        wrong, others = style(patches)
-        bisect = Bisect(the_run, quick)
+        if keeps:
+            made = bisected.Keys()
+            keys = [made.of(p) for p in patches]
+        if 'style' in columns:
+            wrong, others = style(patches)
+        bisect = Bisect(the_run, columns, quick)
         before = None
         for patch in chosen:
             if before is None or patch.parent != before['commit']:
@@ -683,13 +721,18 @@ def main():
             out(f'{patch.number}/{len(patches)} {patch.name} {patch.subject}')
             row = bisect.patch(patch, before)
             before['commit'] = patch.commit
-            row.wrong['style'] = wrong[patch.number]
-            row.did['style'] = 'clean'
+            if 'style' in columns:
+                row.wrong['style'], row.did['style'] = wrong[patch.number], 'clean'
             rows.append(row)
             out(f'  {row.verdict:10} {"; ".join(f"{c} {row.cell(c)}" for c in COLUMNS):52} {row.seconds:4.0f} s')
     except KeyboardInterrupt:
         interrupted = True
-    return finish(the_run, rows, chosen, others, interrupted)
+    status = finish(the_run, rows, chosen, others, interrupted)
+    if keeps and status == judge.EXIT_GOOD:
+        keep(rows, patches, keys, columns, quick)
+    elif keeps:
+        out('nothing goes on record, not all is good')
+    return status
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 
+import bisected
 import boot
 import compare
 import data
@@ -321,6 +322,8 @@ class Run:
             for job in self.jobs[1:]:
                 job.nice = NICE
             self.column = max(len(job.name) for job in self.jobs)
+        if self.kind == 'check':
+            bisected.hold(self)
         with concurrent.futures.ThreadPoolExecutor(max(1, count)) as pool:
             begun = [pool.submit(job.execute) for job in self.jobs]
             try:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A work tree of the base's repository of its own, for mutants.py and perpatch.py."""
+"""The base's repository: the commits of the series, and work trees of it for mutants.py and
+perpatch.py."""
 
+import glob
 import os
 import subprocess
 
+import data
 import judge
-import run
 
-GIT_DIR = os.path.join(run.BUILD, 'base', 'tree', '.git')
+TOP = os.path.dirname(data.HERE)
+GIT_DIR = os.path.join(TOP, 'build', 'base', 'tree', '.git')
 
 
 def git(*words):
@@ -34,3 +37,37 @@ def at(tree, commit):
         ask('worktree', 'add', '-q', '--detach', tree, commit)
     git('-C', tree, 'reset', '-q', '--hard', commit)
     git('-C', tree, 'clean', '-q', '-f', '-d')
+
+
+class Patch:
+    """A file of patches/ and its commit."""
+
+    def __init__(self, number, path, commit, parent, subject):
+        self.number = number
+        self.topic = os.path.basename(os.path.dirname(path))
+        self.name = f'{self.topic}/{os.path.basename(path)[:4]}'
+        self.in_topic = 0
+        self.file = f'{self.topic}-{os.path.basename(path)}'
+        self.commit = commit
+        self.parent = parent
+        self.subject = subject
+
+
+def patch_files():
+    return sorted(glob.glob(os.path.join(TOP, 'patches', '*', '0*.patch')))
+
+
+def series():
+    files = patch_files()
+    parent = ask('rev-parse', 'base')
+    log = ask('rev-list', '--reverse', '--no-commit-header', '--format=%H %s', f'base..{composed()}')
+    commits = [line.partition(' ') for line in log.splitlines()]
+    if len(files) != len(commits):
+        raise judge.DataError('build/series/tree is not what patches/ say: make tree')
+    found = []
+    for number, (path, (commit, _, subject)) in enumerate(zip(files, commits), 1):
+        patch = Patch(number, path, commit, parent, subject)
+        patch.in_topic = 1 + sum(p.topic == patch.topic for p in found)
+        found.append(patch)
+        parent = commit
+    return found

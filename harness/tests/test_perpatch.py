@@ -4,12 +4,14 @@
 Holds: each patch is compared with the one before it, object by object, whatever was built
 in between; what moved is not new; a test is run from the patch on that brings it, again
 where kernel or program changed, and nowhere else; what was seen once is not done again,
-an interrupted run goes on, a failure is not kept; bad input gets one line.
+an interrupted run goes on, a failure is not kept; what goes on record (KEEP=1) was seen
+good, and stays there until it is something else; bad input gets one line.
 """
 
 import glob
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -100,6 +102,9 @@ program = main
 '''
 
 
+RECORD = 'harness/bisected'
+
+
 class PerPatchTest(TreeTest):
     more_files = (('scripts/checkpatch.pl', CHECKPATCH), ('Documentation/index.rst', LINES),
                   ('tools/testing/selftests/main.c', LINES))
@@ -113,6 +118,7 @@ class PerPatchTest(TreeTest):
         for name, text in (('kernel', KERNEL), ('selftests', SELFTESTS), ('image', IMAGE)):
             self.write(f'harness/{name}.sh', text, 0o755)
         self.write('drive.py', DRIVE)
+        os.unlink(os.path.join(self.top, RECORD))
         self.write('tools/testing/selftests/one.c', 'int one;\n')
         self.write('tools/testing/selftests/two.c', 'int two;\n')
         self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'line ten\n')
@@ -180,6 +186,10 @@ class Good(PerPatchTest):
         calls = self.calls()
         self.assertNotIn('KVM: Fix', ' '.join(calls))
         self.assertEqual([c for c in calls if c.startswith('boot')], ['boot one main', 'boot two'])
+        self.patch('1-fixes/0001', 'KVM: Fix the first', 'line 10\n', 'line ten\n')
+        done = self.bisect()
+        self.assertEqual(self.calls(), [])
+        self.assertRegex(done.out, r'\n? *style +checkpatch.pl on 1 patches')
 
     def test_an_expectation_that_changes(self):
         self.bisect()
@@ -201,7 +211,8 @@ class Good(PerPatchTest):
                           ({'PATCHES': '6'}, 'PATCHES=6: .* from 1 to 5'),
                           ({'PATCHES': '3', 'TOPIC': 'more'}, 'from 1 to 2'),
                           ({'PATCHES': 'x'}, 'PATCHES=x'), ({'PATCHES': '3-2'}, 'PATCHES=3-2'),
-                          ({'QUICK': 'yes'}, 'QUICK=yes')):
+                          ({'QUICK': 'yes'}, 'QUICK=yes'), ({'KEEP': 'yes'}, 'KEEP=yes: wanted is 1'),
+                          ({'ONLY': 'style,boots'}, 'ONLY=boots: there are: style kernel sparse selftests tests')):
             with self.subTest(env):
                 done = self.run_in(sys.executable, 'harness/perpatch.py', 'names', **env)
                 self.assertEqual((done.status, done.out, done.err.count('\n')), (2, '', 1), done)
@@ -298,13 +309,209 @@ class Bad(PerPatchTest):
         self.assertEqual(self.calls(), [])
 
 
+class OnRecord(PerPatchTest):
+    ALL = 'columns style kernel sparse selftests tests'
+
+    def held(self, status=0):
+        """What make check would say."""
+        done = self.run_in(sys.executable, 'harness/bisected.py')
+        self.assertEqual((done.status, 'Traceback' in done.err), (status, False), done)
+        return done.said
+
+    def columns(self):
+        return re.search(r'^columns.*', self.read(RECORD), re.M)[0]
+
+    def lines(self, column):
+        return [l.split(None, 2)[1:] for l in self.read(RECORD).splitlines() if l.startswith(column + ' ')]
+
+    def test_all(self):
+        self.assertIn('is missing: make bisect KEEP=1', self.held(2) if not self.compose().status else '')
+        self.bisect(KEEP='1')
+        self.assertEqual(self.held(), '5 patches on record: style kernel sparse selftests tests\n')
+        self.assertEqual(self.columns(), self.ALL)
+        # In the order of the series, each once: nothing more of patches with the kernel of the one before.
+        self.assertEqual([s for _, s in self.lines('kernel')],
+                         ['KVM: Fix', 'KVM: Document', 'KVM: More', 'selftests: Two'])
+        self.assertEqual([s for _, s in self.lines('selftests')],
+                         ['KVM: Fix', 'selftests: One', 'KVM: More', 'selftests: Two'])
+        before = self.read(RECORD)
+        self.bisect(KEEP='1')
+        self.assertEqual(self.read(RECORD), before)
+
+    def test_nothing_without_keep(self):
+        self.bisect()
+        self.assertFalse(os.path.exists(os.path.join(self.top, RECORD)))
+
+    def test_some(self):
+        done = self.bisect(PATCHES='1-3', KEEP='1')
+        self.assertEqual(self.columns(), 'columns')
+        self.assertIn('kernel    3 of 5 patches, make check does not ask for it yet', done.out)
+        self.assertIn('there is no column', self.held(2))
+        self.bisect(PATCHES='4-5', KEEP='1')
+        self.assertEqual(self.columns(), self.ALL)
+        self.held()
+
+    def test_only(self):
+        self.bisect(ONLY='kernel,sparse selftests', KEEP='1')
+        calls = self.calls()
+        self.assertIn('kernel KVM: More', calls)
+        self.assertEqual([c for c in calls if c.startswith('boot')], [])
+        self.assertEqual(self.columns(), 'columns kernel sparse selftests')
+        self.held()
+        self.bisect(ONLY='style', KEEP='1')
+        self.assertEqual((self.calls(), self.columns()), ([], 'columns style kernel sparse selftests'))
+        # Only some of the tests are not all of them.
+        self.bisect(ONLY='tests', QUICK='1', KEEP='1')
+        self.assertEqual(len([c for c in self.calls() if c.startswith('boot')]), 4)
+        self.assertEqual(self.columns(), 'columns style kernel sparse selftests quick')
+        self.bisect(ONLY='tests', KEEP='1')
+        self.assertEqual(self.columns(), self.ALL)
+        self.assertEqual(self.lines('kernel')[0][1], 'KVM: Fix')
+        self.held()
+
+    def test_only_what_is_named_counts(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'SPARSE context \nfails one\n')
+        self.bisect(ONLY='kernel,selftests', KEEP='1')
+        self.assertEqual(self.columns(), 'columns kernel selftests')
+        for column in ('style', 'sparse', 'tests'):
+            with self.subTest(column):
+                self.bisect(status=1, ONLY=column, KEEP='1')
+                self.assertEqual({c for _, c, _ in self.wrong()}, {column})
+        self.assertEqual(self.columns(), 'columns kernel selftests')
+
+    def test_a_kernel_that_changes(self):
+        self.bisect(KEEP='1')
+        before = self.read(RECORD)
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'line 20.0\n')
+        self.assertEqual(self.compose().status, 0)
+        said = self.held(1).splitlines()
+        self.assertEqual(said, [
+            '4 2-more/0001 KVM: More: style, kernel, sparse, tests not on record: '
+            'make bisect TOPIC=more PATCHES=1 ONLY=style,kernel,sparse,tests KEEP=1',
+            '5 2-more/0002 selftests: Two: kernel, sparse, tests not on record: '
+            'make bisect TOPIC=more PATCHES=2 ONLY=kernel,sparse,tests KEEP=1',
+            '2 of 5 patches not on record: make bisect KEEP=1'])
+        self.bisect(TOPIC='more', PATCHES='1', ONLY='style,kernel,sparse,tests', KEEP='1')
+        # What a column asks for it asks for until somebody edits that.
+        self.assertEqual((len(self.held(1).splitlines()), self.columns()), (2, self.ALL))
+        self.bisect(TOPIC='more', PATCHES='2', ONLY='kernel,sparse,tests', KEEP='1')
+        self.held()
+        # What was of the old one is gone, the rest is as it was.
+        old, new = set(before.splitlines()), set(self.read(RECORD).splitlines())
+        self.assertEqual((len(old), len(old - new), len(new - old)), (len(new), 7, 7))
+
+    def test_a_selftest_that_changes(self):
+        self.bisect(KEEP='1')
+        self.write('tools/testing/selftests/two.c', 'int two = 2;\n')
+        self.assertEqual(self.compose().status, 0)
+        said = self.held(1).splitlines()
+        self.assertEqual(len(said), 2, said)
+        self.assertIn('5 2-more/0002 selftests: Two: style, selftests, tests not on record', said[0])
+
+    def test_another_base(self):
+        """What is on record is of the series: a point release that it applies to changes nothing."""
+        self.bisect(KEEP='1')
+        base = os.path.join(self.top, 'build/base/tree')
+        for path in ('arch/arm64/kvm/mmu.c', 'arch/arm64/kvm/guest.c', 'tools/testing/selftests/main.c'):
+            with open(os.path.join(base, path), encoding='utf-8') as f:
+                text = f.read()
+            with open(os.path.join(base, path), 'w', encoding='utf-8') as f:
+                f.write(text.replace('line 1\n', 'line 1\nfixed\n'))
+        self.git('commit', '-q', '-a', '-m', 'Linux 7.3.5', cwd=base)
+        done = self.compose()
+        self.assertEqual(done.status, 0, done)
+        self.held()
+        # Where it changes what a patch shows of it, somebody has to look.
+        path = os.path.join(base, 'arch/arm64/kvm/mmu.c')
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+        with open(path, 'w', encoding='utf-8') as f:
+            f.write(text.replace('line 9\n', 'line nine\n'))
+        self.git('commit', '-q', '-a', '-m', 'Linux 7.3.6', cwd=base)
+        self.write('patches/1-fixes/0001-x.patch',
+                   self.read('patches/1-fixes/0001-x.patch').replace('line 9\n', 'line nine\n'))
+        self.assertEqual(self.compose().status, 0)
+        self.assertIn('1 1-fixes/0001 KVM: Fix: style, kernel', self.held(1))
+
+    def test_configuration(self):
+        self.bisect(KEEP='1')
+        path = 'harness/config/common.config'
+        text = self.read(path)
+        self.write(path, '# a comment\n' + text)
+        self.held()
+        self.write(path, text + '# CONFIG_MTE_SOMETHING is not set\n')
+        self.assertIn('5 of 5 patches', self.held(1))
+
+    def test_an_exception_of_checkpatch(self):
+        self.patch('1-fixes/0001', 'KVM: Fix', 'line 10\n', 'line ten report LONG_LINE is long\n')
+        allowed = '[LONG_LINE]\npatch = KVM: Fix\nmatch = is long\nreason = It is.\n'
+        self.write('harness/checkpatch-allowed.ini', allowed)
+        self.bisect(ONLY='style', KEEP='1')
+        self.write('harness/checkpatch-allowed.ini', allowed.replace('It is', 'It really is'))
+        self.held()
+        self.write('harness/checkpatch-allowed.ini', '')
+        self.assertIn('1 1-fixes/0001 KVM: Fix: style not on record', self.held(1))
+
+    def test_who_asks_does_not_matter(self):
+        self.bisect(KEEP='1')
+        self.write('../.gitconfig', '[diff]\nalgorithm = patience\ncontext = 9\nnoprefix = true\nrenames = true\n'
+                   '[core]\nattributesFile = ~/attributes\n[log]\nshowSignature = true\n')
+        self.write('../attributes', '*.c binary\n')
+        self.held()
+
+    def test_nothing_goes_on_record_beside_a_failure(self):
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'fails one\n')
+        done = self.bisect(status=1, KEEP='1')
+        self.assertIn('nothing goes on record, not all is good', done.out)
+        self.assertFalse(os.path.exists(os.path.join(self.top, RECORD)))
+        self.patch('2-more/0001', 'KVM: More', 'line 20\n', 'splat\n')
+        self.bisect(status=2, KEEP='1')
+        self.assertFalse(os.path.exists(os.path.join(self.top, RECORD)))
+
+    def test_malformed(self):
+        """It is not taken for an empty one."""
+        self.write(RECORD, 'columns\nkernel 123\n')
+        for said in (self.held(2), self.bisect(status=2, ONLY='style', KEEP='1').err):
+            self.assertIn('bisected:2: wanted is COLUMN KEY SUBJECT', said)
+        self.assertEqual(self.read(RECORD), 'columns\nkernel 123\n')
+
+    def test_what_a_column_depends_on(self):
+        """bisected.py and perpatch.py have the same idea of it."""
+        for number, path in enumerate(('arch/arm64/include/a.h', 'arch/arm64/tools/a', 'arch/arm64/kvm/a.c',
+                                       'include/linux/a.h', 'include/uapi/a.h', 'tools/lib/a.c',
+                                       'tools/testing/other/a.c', 'tools/testing/selftests/kvm/test_modules/a.c',
+                                       'Documentation/a.rst'), 1):
+            self.write(path, 'a\n')
+            self.write(f'patches/3-paths/{number:04}-x.patch', PATCH.format(
+                subject=path, body='Body.', new=f'New-file: {path}\n', diff=''))
+        self.assertEqual(self.compose().status, 0)
+        done = self.run_in(sys.executable, '-c', SAME_IDEA)
+        self.assertEqual((done.status, done.err), (0, ''), done)
+        rows = [line.split(' | ') for line in done.out.splitlines()]
+        self.assertEqual([r for r in rows if r[1] != r[2]], [])
+        self.assertEqual({r[1] for r in rows}, {'True True', 'True False', 'False True', 'False False'})
+
+
+SAME_IDEA = '''
+import sys
+sys.path.insert(0, 'harness')
+import bisected, perpatch, worktree
+keys, theirs = bisected.Keys(), perpatch.Bisect.__new__(perpatch.Bisect)
+theirs.tools = theirs.config = None
+theirs._ids = {}
+for p in worktree.series():
+    print(p.subject, *(f'{k(p.parent) != k(p.commit)} {s(p.parent) != s(p.commit)}' for k, s in (
+        (keys.kernel, keys.selftests), (theirs.kernel_key, theirs.selftests_key))), sep=' | ')
+'''
+
+
 class Interrupted(PerPatchTest):
-    def hang(self, how):
+    def hang(self, how, **env):
         """Stop it while it builds the kernel of the fourth patch."""
         self.bisect(PATCHES='1-3')
         self.calls()
         self.write('hang', '')
-        process = self.start(sys.executable, 'drive.py')
+        process = self.start(sys.executable, 'drive.py', **env)
         until = time.monotonic() + common.PATIENCE
         while not os.path.exists(os.path.join(self.top, 'hanging')) and time.monotonic() < until:
             time.sleep(0.05)
@@ -320,11 +527,12 @@ class Interrupted(PerPatchTest):
     def test_goes_on(self):
         for how in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(how.name):
-                done = self.hang(how)
+                done = self.hang(how, KEEP='1')
                 self.assertEqual(done.status, 130, done)
                 self.assertNotIn('Traceback', done.err)
                 self.assertIn('interrupted: 3 patches good, 0 failed, 0 not trusted, 2 of 5 not looked at', done.out)
                 self.assertEqual(common.left_over(self.dir), [])
+                self.assertFalse(os.path.exists(os.path.join(self.top, RECORD)))
                 os.unlink(os.path.join(self.top, 'hanging'))
         obj = os.path.join(self.top, 'build/bisect/obj-bisect/guest.o')
         before = os.stat(obj).st_mtime_ns

@@ -300,8 +300,17 @@ class WholeRun(common.Sandbox):
         self.write('harness/tests.ini', '[first]\nset = mainline\n\n[second]\nset = regression\n\n[third]\nbase = pass\n')
         self.write('harness/matrix', 'default every max\nbase every max\n')
         worse = 'hello,probe,test=first=exit=0,test=second=exit=1,test=third=exit=0,done'
+        # Without patches, all of them are on record.
+        self.write('harness/bisected', 'columns style\n')
+        base = f'{self.top}/build/base/tree'
+        for words in (('init', '-q', '-b', 'base', base),
+                      ('-C', base, '-c', 'user.name=a', '-c', 'user.email=b', 'commit', '-q', '--allow-empty',
+                       '-m', 'x'),
+                      ('-C', base, 'update-ref', 'refs/series/composed', 'base')):
+            self.assertEqual(self.run_in('git', *words).status, 0)
         done = self.run_py(series=worse, kind='check')
         self.assertEqual(done.status, 1, done)
+        self.assertRegex(done.out, r'pass +bisected .* 0 patches on record: ')
         self.assertRegex(done.out, r'\n  worse +max default: second: ')
         self.assertIn('2 results compared, 1 are the same, 0 differ, 1 are worse', done.out)
 
