@@ -16,11 +16,11 @@
  * To unlock a memslot must not fail, as there is nothing that the VMM could do about it,
  * and a lock has to survive the failure to change the flags of its memslot.
  */
-#include <signal.h>
 #include <sys/mman.h>
 
 #include <linux/sizes.h>
 
+#include "fail_alloc.h"
 #include "fork_case.h"
 #include "kvm_util.h"
 #include "memslot_lock.h"
@@ -44,140 +44,7 @@
 /* With KASAN and lockdep an allocation is several, and each takes its time. */
 #define CASE_SECONDS	180
 
-#define FAULTS_DIR	"/sys/kernel/debug"
-
 static size_t page_size;
-
-/* Settings of the kernel, for all allocations to be able to fail, without being noisy. */
-static struct setting {
-	const char	*name;
-	/* NULL if it is only to be restored. */
-	const char	*value;
-	char		old[32];
-	ssize_t		len;
-} settings[] = {
-	{ "failslab/ignore-gfp-wait", "N" },
-	{ "failslab/cache-filter", "N" },
-	{ "failslab/verbose", "0" },
-	{ "failslab/times" },
-	{ "fail_page_alloc/ignore-gfp-wait", "N" },
-	{ "fail_page_alloc/ignore-gfp-highmem", "N" },
-	{ "fail_page_alloc/min-order", "0" },
-	{ "fail_page_alloc/verbose", "0" },
-	{ "fail_page_alloc/times" },
-};
-
-static int open_setting(const struct setting *setting, int flags)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), FAULTS_DIR "/%s", setting->name);
-
-	return open(path, flags);
-}
-
-static pid_t main_process;
-
-/* Once. With nothing but system calls and snprintf(), since a signal handler uses it. */
-static void restore_settings(void)
-{
-	int fd, i;
-
-	/* Cases have inherited the handlers, but not the duty. */
-	if (getpid() != main_process)
-		return;
-
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (settings[i].len <= 0)
-			continue;
-		fd = open_setting(&settings[i], O_WRONLY);
-		if (write(fd, settings[i].old, settings[i].len) == settings[i].len)
-			settings[i].len = 0;
-		close(fd);
-	}
-}
-
-static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM };
-static struct sigaction old_actions[ARRAY_SIZE(end_signals)];
-
-/* Others may have something to restore, too. */
-static void restore_on_signal(int sig)
-{
-	int i;
-
-	restore_settings();
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++) {
-		if (end_signals[i] == sig)
-			sigaction(sig, &old_actions[i], NULL);
-	}
-	raise(sig);
-}
-
-/* Returns NULL, or why no allocation can be made to fail. */
-static const char *enable_faults(void)
-{
-	struct sigaction action = { .sa_handler = restore_on_signal };
-	int fd, i;
-
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
-		fd = open_setting(&settings[i], O_RDONLY);
-		if (fd < 0)
-			return strstr(settings[i].name, "slab") ?
-			       "the kernel has no fault injection for slabs, or doesn't show it" :
-			       "the kernel has no fault injection for pages, or doesn't show it";
-		settings[i].len = read(fd, settings[i].old, sizeof(settings[i].old));
-		close(fd);
-		TEST_ASSERT(settings[i].len > 0, "Can't read %s, errno %d", settings[i].name,
-			    errno);
-	}
-
-	main_process = getpid();
-	atexit(restore_settings);
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
-		sigaction(end_signals[i], &action, &old_actions[i]);
-
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (!settings[i].value)
-			continue;
-		fd = open_setting(&settings[i], O_WRONLY);
-		TEST_ASSERT(fd >= 0 && write(fd, settings[i].value, 1) == 1,
-			    "Can't write %s, errno %d", settings[i].name, errno);
-		close(fd);
-	}
-
-	return NULL;
-}
-
-/* Of the process that runs the case. Open, not to have anything else in between fail. */
-static int fail_nth_fd;
-
-static void open_fail_nth(void)
-{
-	fail_nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
-}
-
-/* Have the nth allocation from now on fail. */
-static void fail_nth(u32 n)
-{
-	char buf[16];
-	int len;
-
-	len = snprintf(buf, sizeof(buf), "%u", n);
-	TEST_ASSERT(pwrite(fail_nth_fd, buf, len, 0) == len, "Can't write fail-nth, errno %d",
-		    errno);
-}
-
-/* Have none fail any more, and return whether one did. */
-static bool has_failed(void)
-{
-	char buf[16] = {};
-
-	TEST_ASSERT(pread(fail_nth_fd, buf, sizeof(buf) - 1, 0) > 0,
-		    "Can't read fail-nth, errno %d", errno);
-	fail_nth(0);
-
-	return !atoi(buf);
-}
 
 enum layout {
 	/* Pages of two tables. */
@@ -457,7 +324,7 @@ static bool env_init(struct env *env, const struct testcase *test)
 	}
 	mte_vm_add_slot(env->vm, DATA_SLOT, 0, env->gpa, env->hva, env->size);
 	env->base = lock_usage();
-	open_fail_nth();
+	TEST_ASSERT(fail_alloc_open(), "Can't open fail-nth, errno %d", errno);
 
 	return true;
 }
@@ -483,10 +350,10 @@ static void run_lock(const void *arg)
 		reset_memory(&env);
 
 		fork_case_doing(0, "locks a memslot, and an allocation fails");
-		fail_nth(env.nth);
+		fail_alloc_nth(env.nth);
 		ret = __memslot_lock(env.vm, DATA_SLOT, test->perms);
 		err = errno;
-		failed = has_failed();
+		failed = fail_alloc_end();
 
 		if (!ret) {
 			nr_substituted += failed;
@@ -534,10 +401,10 @@ static void run_unlock(const void *arg)
 		check_locked(&env);
 
 		fork_case_doing(0, "unlocks a memslot, and an allocation fails");
-		fail_nth(env.nth);
+		fail_alloc_nth(env.nth);
 		ret = all ? __memslot_unlock_all(env.vm) : __memslot_unlock(env.vm, DATA_SLOT);
 		err = errno;
-		failed = has_failed();
+		failed = fail_alloc_end();
 
 		errno = err;
 		expect(&env, ret, 0, "to unlock");
@@ -571,11 +438,11 @@ static void run_flags(const void *arg)
 		check_locked(&env);
 
 		fork_case_doing(0, "changes a memslot, and an allocation fails");
-		fail_nth(env.nth);
+		fail_alloc_nth(env.nth);
 		ret = __vm_set_user_memory_region(env.vm, DATA_SLOT, to, env.gpa, env.size,
 						  env.hva);
 		err = errno;
-		failed = has_failed();
+		failed = fail_alloc_end();
 
 		if (ret && (!failed || err != ENOMEM))
 			complain(&env, "to change the flags fails with errno %d, %s", err,
@@ -619,9 +486,8 @@ int main(void)
 	ksft_print_header();
 	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_LOCK_USER_MEMORY_REGION),
 		       "memslots can't be locked, as in protected mode");
-	open_fail_nth();
-	__TEST_REQUIRE(fail_nth_fd >= 0, "the kernel has no fault injection");
-	kvm_close(fail_nth_fd);
+	__TEST_REQUIRE(fail_alloc_open(), "the kernel has no fault injection");
+	fail_alloc_close();
 
 	page_size = getpagesize();
 	/*
@@ -630,7 +496,7 @@ int main(void)
 	 */
 	if (pmd_size() <= LOCK_MAX_BLOCK)
 		hugetlb_reserve(pmd_size(), NR_FOLIOS);
-	reason = enable_faults();
+	reason = fail_alloc_enable();
 	__TEST_REQUIRE(!reason, "%s", reason);
 	ksft_set_plan(1 + ARRAY_SIZE(testcases) + ARRAY_SIZE(other_cases));
 
