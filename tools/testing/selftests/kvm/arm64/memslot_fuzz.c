@@ -1159,6 +1159,9 @@ static void run_round(const void *arg)
 	for (ms = 0; ms < 5000 && has_vms(pids); ms += 10)
 		usleep(10000);
 	fork_case_expect(!has_vms(pids), "a VM is left");
+	/* What should have failed must not have been left alone, if there was much of it. */
+	fork_case_expect(!w.round->failures || shared->nr_failures || params.nr_calls < 100,
+			 "no allocation has failed");
 }
 
 static struct fork_case_result try_round(const struct round *round)
