@@ -527,8 +527,7 @@ static u64 move_to_node(void *hva, u64 nr, int node)
 		nodes[i] = node;
 	}
 
-	TEST_ASSERT(move_pages(0, nr, pages, nodes, status, MPOL_MF_MOVE) >= 0,
-		    "move_pages() failed, errno %d", errno);
+	move_pages(0, nr, pages, nodes, status, MPOL_MF_MOVE);
 	/* Where they are, whatever the call has to say on those that it couldn't move. */
 	kvm_move_pages(0, nr, pages, NULL, status, 0);
 	for (i = 0; i < nr; i++)
@@ -549,16 +548,14 @@ static bool is_on_node(void *hva, int node)
 /* Have the memory where neither this process nor the kernel would want it. */
 static const char *prepare_numa(struct lock_env *env)
 {
-	u64 there;
-
 	if (!is_multi_numa_node_system())
 		return "there is one NUMA node";
 	if (!change_settings(numa_settings, ARRAY_SIZE(numa_settings)))
 		return "the kernel has no NUMA balancing";
 
-	there = move_to_node(env->mem.hva, env->lvm.nr_pages, other_node());
-	TEST_ASSERT(there == env->lvm.nr_pages, "Only %lu of %lu pages can be moved", there,
-		    env->lvm.nr_pages);
+	/* The other node may not have memory. */
+	if (move_to_node(env->mem.hva, env->lvm.nr_pages, other_node()) != env->lvm.nr_pages)
+		return "pages can't be moved to the other node";
 
 	return NULL;
 }
