@@ -129,6 +129,15 @@ def _aarch32(level):
     return look
 
 
+def _aarch64_vcpu(boot):
+    """The selftests' vCPUs have an EL2 where they can, and then KVM gives them no AArch32."""
+    nested, why = _nested(boot)
+    if nested:
+        return True, why
+    value, why = boot.field('EL0')
+    return value == 1, why
+
+
 def _vm_types(boot):
     types = boot.fact('cap.KVM_CAP_VM_TYPES')
     return types != '0', f'KVM_CAP_VM_TYPES {types}'
@@ -154,6 +163,7 @@ FEATURES = {
     'tlbios': _field('TLB'),
     'aarch32-el0': _aarch32('EL0'),
     'aarch32-el1': _aarch32('EL1'),
+    'aarch64-vcpu': _aarch64_vcpu,
     'gicv5': _field('GCIE'),
     'vm-types': _vm_types,
     '4k': _page(4),
