@@ -740,6 +740,42 @@ static void run_test(const struct testcase *test)
 	kvm_munmap(hva, slot_size);
 }
 
+/* More vCPUs than lockdep can see locks held by a thread. No call is to need all of theirs. */
+
+#define MANY_VCPUS	64
+
+static void run_many_vcpus(void)
+{
+	struct kvm_vcpu *vcpus[MANY_VCPUS];
+	void *hva = alloc(slot_size);
+	const char *failure = NULL;
+	struct lock_vm lvm;
+	struct kvm_vm *vm;
+	int i, round;
+
+	vm = __vm_create(VM_SHAPE_DEFAULT, MANY_VCPUS, slot_size / SZ_4K);
+	mte_vm_add_vcpus(vm, MANY_VCPUS, vcpus);
+	lock_vm_init(&lvm, vm, vcpus[0], 0, MTE_TEST_GPA, hva, slot_size);
+	virt_map(vm, MTE_TEST_GPA, MTE_TEST_GPA, slot_size / vm->page_size);
+
+	/* Before any of them has run, and then with all of them loaded before. */
+	for (round = 0; round < 2 && !failure; round++) {
+		memslot_lock(vm, LOCK_SLOT, MEMSLOT_LOCK_RW);
+		failure = check_locked(&lvm);
+		for (i = 0; i < MANY_VCPUS && !failure; i++) {
+			lvm.vcpu = vcpus[i];
+			failure = lock_vm_check_writes(&lvm, 0, 0);
+		}
+		memslot_unlock(vm, LOCK_SLOT);
+		failure = failure ?: lock_vm_check_unlocked(&lvm);
+	}
+	ksft_test_result(!failure, "%d vCPUs%s%s\n", MANY_VCPUS, failure ? ": " : "",
+			 failure ?: "");
+
+	lock_vm_free(&lvm);
+	kvm_munmap(hva, slot_size);
+}
+
 /* The capability, and the one thing that is to be said of a host in protected mode. */
 
 /*
@@ -818,7 +854,7 @@ static void run_capability(bool protected)
 
 int main(void)
 {
-	int nr_cases = ARRAY_SIZE(testcases) + ARRAY_SIZE(log_modes), i;
+	int nr_cases = ARRAY_SIZE(testcases) + ARRAY_SIZE(log_modes) + 1, i;
 	bool protected;
 
 	ksft_print_header();
@@ -845,6 +881,7 @@ int main(void)
 		run_test(&testcases[i]);
 	for (i = 0; i < ARRAY_SIZE(log_modes); i++)
 		run_log_mode(&log_modes[i]);
+	run_many_vcpus();
 
 	ksft_finished();
 }
