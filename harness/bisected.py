@@ -246,7 +246,7 @@ def look():
             for patch, lacks in missing(record, patches, [made.of(p) for p in patches])]
     bad = sum(bool(why) for _, why in rows)
     if bad:
-        return f'{bad} of {len(rows)} patches not on record: make bisect KEEP=1', rows
+        return f'{bad} of {len(rows)} patches not on record, the commands are beside them', rows
     return f'{len(rows)} patches on record: {" ".join(record.columns)}', rows
 
 

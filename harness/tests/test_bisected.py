@@ -164,7 +164,7 @@ class Hold(unittest.TestCase):
         record = renewed('style kernel', 1, 3)
         record.columns = ('style', 'kernel')
         verdict, reason, cases, said = self.verdict(record)
-        self.assertEqual((verdict, reason), ('fail', '1 of 3 patches not on record: make bisect KEEP=1'))
+        self.assertEqual((verdict, reason), ('fail', '1 of 3 patches not on record, the commands are beside them'))
         self.assertEqual([c['result'] for c in cases], ['pass', 'fail', 'pass'])
         self.assertEqual(said, ['  bisected   2 1-fixes/0002 KVM: Two: style not on record: '
                                 'make bisect TOPIC=fixes PATCHES=2 ONLY=style KEEP=1'])

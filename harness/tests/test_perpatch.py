@@ -390,7 +390,7 @@ class OnRecord(PerPatchTest):
             'make bisect TOPIC=more PATCHES=1 ONLY=style,kernel,sparse,tests KEEP=1',
             '5 2-more/0002 selftests: Two: kernel, sparse, tests not on record: '
             'make bisect TOPIC=more PATCHES=2 ONLY=kernel,sparse,tests KEEP=1',
-            '2 of 5 patches not on record: make bisect KEEP=1'])
+            '2 of 5 patches not on record, the commands are beside them'])
         self.bisect(TOPIC='more', PATCHES='1', ONLY='style,kernel,sparse,tests', KEEP='1')
         # What a column asks for it asks for until somebody edits that.
         self.assertEqual((len(self.held(1).splitlines()), self.columns()), (2, self.ALL))

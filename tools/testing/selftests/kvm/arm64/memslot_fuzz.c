@@ -7,7 +7,7 @@
  * and deletes them, enables MTE and memory without tags, copies tags, reads the dirty log,
  * runs and resets vCPUs, forks, replaces the VM by another one, and has all kinds of memory
  * mapped, protected, unmapped and advised on, with arguments that are valid or not. A
- * second vCPU runs at the same time.
+ * second vCPU may still run when the next call is made.
  *
  * As it is one thread that makes all of these calls, it is known what each of them must
  * return: the model is the memslots with their locks, and what is mapped where. A lock has
@@ -30,6 +30,7 @@
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -88,6 +89,7 @@ static struct {
 	size_t		page_size;
 	u32		nr_pages;
 	u32		chunk_pages;
+	u32		limit_pages;
 	bool		mte;
 	u64		perm;
 	const char	*no_faults;
@@ -97,6 +99,7 @@ static struct {
 static struct {
 	u32	calls[MAX_WORKERS];
 	u32	nr[MAX_OPS][2];
+	u32	nr_locks;
 	u32	nr_failures;
 } *shared;
 
@@ -190,7 +193,7 @@ static void __printf(1, 2) __noreturn fail(const char *fmt, ...)
 	vsnprintf(why, sizeof(why), fmt, args);
 	va_end(args);
 	fork_case_fail("worker %u, call %u, %s: %s; again: -s %u -r %lu.%u -n %u", w.id, call,
-		       w.text, why, params.seed, w.round - rounds, w.id, call);
+		       w.text, why, params.seed, w.round - rounds, w.id, max(call, 1U));
 	fflush(stdout);
 	_exit(1);
 }
@@ -544,7 +547,7 @@ static int lock_result(const struct slot *slot, bool write, bool *pins, bool *ma
 		return -EBUSY;
 	if (write && slot->flags)
 		return -EPERM;
-	if (w.round->limit && w.nr_locked + slot->nr > LIMIT_PAGES)
+	if (w.round->limit && w.nr_locked + slot->nr > host.limit_pages)
 		return -ENOMEM;
 
 	*pins = true;
@@ -593,6 +596,7 @@ static void do_lock(void)
 	if (!ret) {
 		slot->lock = args[1];
 		w.nr_locked += slot->nr;
+		__atomic_fetch_add(&shared->nr_locks, 1, __ATOMIC_RELAXED);
 	} else if (!slot->lock) {
 		say("unlock slot %ld, which could not be locked", slot - w.slots + 1);
 		CHECK(CALL(__memslot_unlock(w.vm, slot - w.slots + 1)), -EINVAL);
@@ -647,6 +651,7 @@ static void do_enable_mte(void)
 {
 	struct kvm_enable_cap cap = { .cap = KVM_CAP_ARM_MTE };
 	bool bad = !pick(8), good = !bad && host.mte && !w.has_vcpus && !w.nr_locked;
+	int ret;
 
 	if (good && !w.round->mte)
 		return;
@@ -654,8 +659,9 @@ static void do_enable_mte(void)
 		cap.flags = BIT(pick(32));
 
 	say("enable MTE, flags 0x%x", cap.flags);
-	CHECK(CALL(__vm_ioctl(w.vm, KVM_ENABLE_CAP, &cap)), good ? 0 : -EINVAL);
-	w.mte |= good;
+	ret = CALL(__vm_ioctl(w.vm, KVM_ENABLE_CAP, &cap));
+	CHECK(ret, good ? 0 : -EINVAL);
+	w.mte |= !ret;
 }
 
 static void do_enable_perm(void)
@@ -663,6 +669,7 @@ static void do_enable_perm(void)
 	u64 bits = pick(4) ? host.perm : BIT_ULL(pick(64)), bad = pick(32);
 	struct kvm_enable_cap cap = { .cap = KVM_CAP_ARM_MTE_PERM, .args = { bits } };
 	bool good = bad > 3 && bits && !(bits & ~host.perm) && w.mte && !w.has_vcpus;
+	int ret;
 
 	if (good && !w.round->perm)
 		return;
@@ -672,8 +679,9 @@ static void do_enable_perm(void)
 		cap.args[bad] = BIT_ULL(pick(64));
 
 	say("enable memory without tags: 0x%lx, %lu", bits, bad);
-	CHECK(CALL(__vm_ioctl(w.vm, KVM_ENABLE_CAP, &cap)), good ? 0 : -EINVAL);
-	if (good)
+	ret = CALL(__vm_ioctl(w.vm, KVM_ENABLE_CAP, &cap));
+	CHECK(ret, good ? 0 : -EINVAL);
+	if (!ret)
 		w.perm |= bits;
 }
 
@@ -1070,12 +1078,14 @@ static void __noreturn run_worker(void)
 	u32 call;
 	int i;
 
+	/* Nobody would wait for it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigaction(SIGALRM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
 	TEST_ASSERT(!w.round->failures || fail_alloc_open(), "No fail-nth, errno %d", errno);
 	if (w.round->limit) {
 		lock_set_cap(false);
-		lock_set_limit(LIMIT_PAGES * host.page_size);
+		lock_set_limit(host.limit_pages * host.page_size);
 	}
 
 	if (!w.round->shared)
@@ -1162,6 +1172,8 @@ static void run_round(const void *arg)
 	/* What should have failed must not have been left alone, if there was much of it. */
 	fork_case_expect(!w.round->failures || shared->nr_failures || params.nr_calls < 100,
 			 "no allocation has failed");
+	fork_case_expect(shared->nr_locks || params.worker >= 0 || params.nr_calls < 100,
+			 "no memslot could be locked");
 }
 
 static struct fork_case_result try_round(const struct round *round)
@@ -1277,9 +1289,12 @@ int main(int argc, char *argv[])
 	ksft_print_header();
 	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_LOCK_USER_MEMORY_REGION),
 		       "memslots can't be locked, as in protected mode");
+	__TEST_REQUIRE(!geteuid(), "what isn't root's can't lock as much as it likes");
 	host.page_size = getpagesize();
 	host.nr_pages = WINDOW_SIZE / host.page_size;
 	host.chunk_pages = CHUNK_SIZE / host.page_size;
+	/* Less than all memslots can have. */
+	host.limit_pages = min_t(u32, LIMIT_PAGES, NR_PLACES * PLACE_SIZE / host.page_size / 4);
 	host.mte = getauxval(AT_HWCAP2) & HWCAP2_MTE && kvm_check_cap(KVM_CAP_ARM_MTE);
 	host.perm = kvm_check_cap(KVM_CAP_ARM_MTE_PERM) & NOTAG_BITS;
 	shared = kvm_mmap(sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);

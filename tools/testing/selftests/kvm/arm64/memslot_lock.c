@@ -753,6 +753,12 @@ static void run_many_vcpus(void)
 	struct kvm_vm *vm;
 	int i, round;
 
+	if (kvm_check_cap(KVM_CAP_MAX_VCPUS) < MANY_VCPUS) {
+		ksft_test_result_skip("%d vCPUs: a VM can't have as many\n", MANY_VCPUS);
+		kvm_munmap(hva, slot_size);
+		return;
+	}
+
 	vm = __vm_create(VM_SHAPE_DEFAULT, MANY_VCPUS, slot_size / SZ_4K);
 	mte_vm_add_vcpus(vm, MANY_VCPUS, vcpus);
 	lock_vm_init(&lvm, vm, vcpus[0], 0, MTE_TEST_GPA, hva, slot_size);

@@ -17,6 +17,7 @@
  * A broken kernel leaves holes that the guest has to fault in one by one, or maps pages
  * where there was a block.
  */
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -41,6 +42,8 @@
 #define NUMA_DEBUGFS	"/sys/kernel/debug/sched/numa_balancing/"
 #define LRU_GEN_ENABLED	"/sys/kernel/mm/lru_gen/enabled"
 #define LRU_GEN_DEBUGFS	"/sys/kernel/debug/lru_gen"
+/* A bit of what the former reads as. */
+#define LRU_GEN_MM_WALK	BIT(1)
 
 static size_t page_size;
 
@@ -113,6 +116,28 @@ static void restore_all_settings(void)
 	restore_settings(ksm_settings, ARRAY_SIZE(ksm_settings));
 	restore_settings(numa_settings, ARRAY_SIZE(numa_settings));
 	restore_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings));
+}
+
+static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM };
+static pid_t main_process;
+
+/* Children have inherited the handler, but not the duty. */
+static void restore_on_signal(int sig)
+{
+	if (getpid() == main_process)
+		restore_all_settings();
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static void restore_at_end(void)
+{
+	int i;
+
+	main_process = getpid();
+	atexit(restore_all_settings);
+	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
+		signal(end_signals[i], restore_on_signal);
 }
 
 /* Returns false if the kernel doesn't have all of them. */
@@ -444,36 +469,48 @@ static struct lock_outcome age(struct lock_env *env, const void *unused)
 
 static const char *prepare_aging_lru_gen(struct lock_env *env)
 {
+	char buf[32];
+
 	if (!change_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings)) ||
 	    access(LRU_GEN_DEBUGFS, R_OK | W_OK))
 		return "the kernel has no multi-gen LRU";
 
+	TEST_ASSERT(store(LRU_GEN_ENABLED, "y") && load(LRU_GEN_ENABLED, buf, sizeof(buf)) &&
+		    store(LRU_GEN_ENABLED, "n"), "Can't set %s", LRU_GEN_ENABLED);
+	if (!(strtoul(buf, NULL, 0) & LRU_GEN_MM_WALK))
+		return "the multi-gen LRU doesn't walk page tables";
+
 	return NULL;
 }
 
-/* Have the kernel look for what was accessed, in all page tables, and make it old. */
+/*
+ * Have the kernel look for what was accessed, in all page tables, and make it old. Cgroups
+ * of others can be gone by then, or be aged by the kernel: what matters is what was found.
+ */
 static void age_lru_gen(void)
 {
 	unsigned long memcg = 0, seq;
-	char cmd[64] = "", line[256];
+	char cmd[64] = "", *line = NULL;
+	size_t size = 0;
 	int node = -1;
 	FILE *file;
 
 	file = fopen(LRU_GEN_DEBUGFS, "r");
 	TEST_ASSERT(file, "Can't open %s, errno %d", LRU_GEN_DEBUGFS, errno);
 	/* For each node of each memory cgroup, the youngest generation comes last. */
-	while (fgets(line, sizeof(line), file)) {
+	while (getline(&line, &size, file) > 0) {
 		if (sscanf(line, " memcg %lu", &memcg) == 1 ||
 		    sscanf(line, " node %d", &node) == 1) {
 			if (*cmd)
-				TEST_ASSERT(store(LRU_GEN_DEBUGFS, cmd), "Can't age: %s", cmd);
+				store(LRU_GEN_DEBUGFS, cmd);
 			*cmd = '\0';
 		} else if (sscanf(line, " %lu", &seq) == 1) {
 			/* With anonymous memory, and whatever the last time has found. */
 			snprintf(cmd, sizeof(cmd), "+ %lu %d %lu 200 1", memcg, node, seq);
 		}
 	}
-	TEST_ASSERT(store(LRU_GEN_DEBUGFS, cmd), "Can't age: %s", cmd);
+	store(LRU_GEN_DEBUGFS, cmd);
+	free(line);
 	fclose(file);
 }
 
@@ -740,6 +777,8 @@ static const struct lock_case cases[] = {
 int main(void)
 {
 	page_size = getpagesize();
-	atexit(restore_all_settings);
+	restore_at_end();
+	/* It would unmap memory now and then. There need not be any. */
+	change_settings(numa_settings, ARRAY_SIZE(numa_settings));
 	lock_cases_main(cases, ARRAY_SIZE(cases));
 }

@@ -57,7 +57,7 @@ static void restore_settings(void)
 	}
 }
 
-static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM };
+static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM };
 static struct sigaction old_actions[ARRAY_SIZE(end_signals)];
 
 /* Others may have something to restore, too. */
@@ -77,8 +77,7 @@ static void restore_on_signal(int sig)
  * fail_alloc_enable() - Have fail_alloc_nth() be able to make any allocation fail
  *
  * Called once, by the main process. It changes settings of the kernel until the process
- * exits, or is ended by a signal other than SIGKILL. What else has handlers for signals
- * that hand them on to nobody, as hugetlb_reserve() has, must have installed them before.
+ * exits, or is ended by a signal of those that end_signals has.
  *
  * Return: NULL, or why no allocation can be made to fail.
  */
@@ -86,6 +85,10 @@ const char *fail_alloc_enable(void)
 {
 	struct sigaction action = { .sa_handler = restore_on_signal };
 	int fd, i;
+
+	/* It counts with fail-nth as well, and then it isn't an allocation that has failed. */
+	if (!access(FAULTS_DIR "/fail_usercopy", F_OK))
+		return "the kernel would have other things fail than allocations";
 
 	for (i = 0; i < ARRAY_SIZE(settings); i++) {
 		fd = open_setting(&settings[i], O_RDONLY);

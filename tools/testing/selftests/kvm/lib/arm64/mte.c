@@ -1651,18 +1651,25 @@ static void hugetlb_release_all(void)
 		hugetlb_release(hugetlb_pools[i].folio_size);
 }
 
+static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM };
+static struct sigaction old_actions[ARRAY_SIZE(end_signals)];
+
 /* The pools belong to the system, and outlive a test that is interrupted. */
 static void hugetlb_release_on_signal(int sig)
 {
+	int i;
+
 	hugetlb_release_all();
-	signal(sig, SIG_DFL);
+	for (i = 0; i < ARRAY_SIZE(end_signals); i++) {
+		if (end_signals[i] == sig)
+			sigaction(sig, &old_actions[i], NULL);
+	}
 	raise(sig);
 }
 
-static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM };
-
 static void hugetlb_release_at_end(void)
 {
+	struct sigaction action = { .sa_handler = hugetlb_release_on_signal };
 	static bool done;
 	int i;
 
@@ -1670,10 +1677,10 @@ static void hugetlb_release_at_end(void)
 		return;
 	done = true;
 
-	/* The signals of a crash make kvm_util exit. */
+	/* The signals of a crash make kvm_util exit. Others may have something to undo, too. */
 	atexit(hugetlb_release_all);
 	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
-		signal(end_signals[i], hugetlb_release_on_signal);
+		sigaction(end_signals[i], &action, &old_actions[i]);
 }
 
 /* Enlarge a pool, and note down by how much: it may be less than asked for. */
