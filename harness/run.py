@@ -614,6 +614,8 @@ def guarded(work):
         print(f'run: {error}', file=sys.stderr)
     except OSError as error:
         print(f'run: {error.filename or ""}: {error.strerror or error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     sys.exit(judge.EXIT_UNTRUSTED)
 
 
