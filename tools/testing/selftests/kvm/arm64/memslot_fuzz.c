@@ -859,6 +859,8 @@ static struct kvm_vcpu *prepare_run(int id)
 		for (i = 0; i < ARRAY_SIZE(saved_regs); i++)
 			w.regs[i] = vcpu_get_reg(w.vcpus[VCPU_INLINE], saved_regs[i]);
 		w.has_vcpus = true;
+		/* A VM is dead for good if there is no memory for its GIC, on the first run. */
+		vcpu_run_complete_io(w.vcpus[VCPU_INLINE]);
 	}
 
 	mte_vcpu_prepare(w.vcpus[id], guest_access, gpa,
@@ -1074,12 +1076,17 @@ static void __noreturn run_worker(void)
 {
 	static const enum kind kinds[NR_CHUNKS] = { ANON, MEMFD, ANON, HUGETLB, PRIVATE_FILE };
 	struct range range = { 0, host.chunk_pages, WINDOW, CHUNK_SIZE };
-	struct sigaction action = { .sa_handler = handle_signal };
+	struct sigaction action = { .sa_handler = handle_signal, .sa_flags = SA_ONSTACK };
+	stack_t stack = { .ss_size = getauxval(AT_MINSIGSTKSZ) + SZ_64K };
 	u32 call;
 	int i;
 
 	/* Nobody would wait for it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* A frame that there is no memory for would be a SIGSEGV. fork() leaves it as it is. */
+	stack.ss_sp = kvm_mmap(stack.ss_size, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1);
+	TEST_ASSERT(!sigaltstack(&stack, NULL), "sigaltstack() failed, errno %d", errno);
 	sigaction(SIGALRM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
 	TEST_ASSERT(!w.round->failures || fail_alloc_open(), "No fail-nth, errno %d", errno);

@@ -17,7 +17,6 @@
  * A broken kernel leaves holes that the guest has to fault in one by one, or maps pages
  * where there was a block.
  */
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -26,6 +25,7 @@
 #include "mte.h"
 #include "numaif.h"
 #include "processor.h"
+#include "settings.h"
 #include "test_util.h"
 
 #define ANON		BIT(LOCK_ANON)
@@ -37,7 +37,6 @@
 
 #define TIMEOUT_MS	30000
 
-#define KSM		"/sys/kernel/mm/ksm/"
 #define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
 #define NUMA_DEBUGFS	"/sys/kernel/debug/sched/numa_balancing/"
 #define LRU_GEN_ENABLED	"/sys/kernel/mm/lru_gen/enabled"
@@ -46,52 +45,6 @@
 #define LRU_GEN_MM_WALK	BIT(1)
 
 static size_t page_size;
-
-/*
- * Settings of the kernel that cases need, which are what they were when the test ends.
- */
-struct setting {
-	const char	*path;
-	const char	*val;
-	char		old[32];
-	bool		changed;
-};
-
-static bool load(const char *path, char *buf, size_t size)
-{
-	ssize_t len = -1;
-	int fd;
-
-	fd = open(path, O_RDONLY);
-	if (fd >= 0) {
-		len = read(fd, buf, size - 1);
-		close(fd);
-	}
-	buf[max_t(ssize_t, len, 0)] = '\0';
-
-	return len > 0;
-}
-
-static bool store(const char *path, const char *val)
-{
-	ssize_t len = strlen(val);
-	bool ok;
-	int fd;
-
-	fd = open(path, O_WRONLY);
-	ok = fd >= 0 && write(fd, val, len) == len;
-	if (fd >= 0)
-		close(fd);
-
-	return ok;
-}
-
-static struct setting ksm_settings[] = {
-	{ KSM "run", "0" },
-	{ KSM "smart_scan", "0" },
-	{ KSM "sleep_millisecs", "1" },
-	{ KSM "pages_to_scan", "10000" },
-};
 
 static struct setting numa_settings[] = {
 	{ NUMA_BALANCING, "0" },
@@ -102,63 +55,6 @@ static struct setting numa_settings[] = {
 static struct setting lru_gen_settings[] = {
 	{ LRU_GEN_ENABLED, "n" },
 };
-
-static void restore_settings(struct setting *settings, int nr)
-{
-	while (nr--) {
-		if (settings[nr].changed)
-			store(settings[nr].path, settings[nr].old);
-	}
-}
-
-static void restore_all_settings(void)
-{
-	restore_settings(ksm_settings, ARRAY_SIZE(ksm_settings));
-	restore_settings(numa_settings, ARRAY_SIZE(numa_settings));
-	restore_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings));
-}
-
-static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM };
-static pid_t main_process;
-
-/* Children have inherited the handler, but not the duty. */
-static void restore_on_signal(int sig)
-{
-	if (getpid() == main_process)
-		restore_all_settings();
-	signal(sig, SIG_DFL);
-	raise(sig);
-}
-
-static void restore_at_end(void)
-{
-	int i;
-
-	main_process = getpid();
-	atexit(restore_all_settings);
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
-		signal(end_signals[i], restore_on_signal);
-}
-
-/* Returns false if the kernel doesn't have all of them. */
-static bool change_settings(struct setting *settings, int nr)
-{
-	int i;
-
-	for (i = 0; i < nr; i++) {
-		if (!settings[i].changed &&
-		    !load(settings[i].path, settings[i].old, sizeof(settings[i].old)))
-			return false;
-	}
-
-	for (i = 0; i < nr; i++) {
-		TEST_ASSERT(store(settings[i].path, settings[i].val), "Can't write %s to %s",
-			    settings[i].val, settings[i].path);
-		settings[i].changed = true;
-	}
-
-	return true;
-}
 
 /* It is mapped, the guest can use it, and its page frames are those that were pinned. */
 static const char *check_intact(struct lock_env *env, u64 nr_blocks, u64 nr_pages)
@@ -204,7 +100,7 @@ static struct lock_outcome clear_soft_dirty(struct lock_env *env, const void *un
 {
 	const char *failure;
 
-	if (!store("/proc/self/clear_refs", "4"))
+	if (!setting_store("/proc/self/clear_refs", "4"))
 		return lock_skipped("no /proc/self/clear_refs");
 
 	failure = check_repaired(env, env->lvm.nr_pages);
@@ -339,7 +235,7 @@ static struct lock_outcome soft_offline(struct lock_env *env, const void *unused
 /* What it tries to move, if anything, is up to the kernel. */
 static struct lock_outcome compact(struct lock_env *env, const void *unused)
 {
-	if (!store("/proc/sys/vm/compact_memory", "1"))
+	if (!setting_store("/proc/sys/vm/compact_memory", "1"))
 		return lock_skipped("the kernel has no compaction");
 
 	return lock_ended(check_repaired(env, 0));
@@ -471,12 +367,13 @@ static const char *prepare_aging_lru_gen(struct lock_env *env)
 {
 	char buf[32];
 
-	if (!change_settings(lru_gen_settings, ARRAY_SIZE(lru_gen_settings)) ||
+	if (settings_change(lru_gen_settings, ARRAY_SIZE(lru_gen_settings)) ||
 	    access(LRU_GEN_DEBUGFS, R_OK | W_OK))
 		return "the kernel has no multi-gen LRU";
 
-	TEST_ASSERT(store(LRU_GEN_ENABLED, "y") && load(LRU_GEN_ENABLED, buf, sizeof(buf)) &&
-		    store(LRU_GEN_ENABLED, "n"), "Can't set %s", LRU_GEN_ENABLED);
+	TEST_ASSERT(setting_store(LRU_GEN_ENABLED, "y") &&
+		    setting_load(LRU_GEN_ENABLED, buf, sizeof(buf)) &&
+		    setting_store(LRU_GEN_ENABLED, "n"), "Can't set %s", LRU_GEN_ENABLED);
 	if (!(strtoul(buf, NULL, 0) & LRU_GEN_MM_WALK))
 		return "the multi-gen LRU doesn't walk page tables";
 
@@ -502,14 +399,14 @@ static void age_lru_gen(void)
 		if (sscanf(line, " memcg %lu", &memcg) == 1 ||
 		    sscanf(line, " node %d", &node) == 1) {
 			if (*cmd)
-				store(LRU_GEN_DEBUGFS, cmd);
+				setting_store(LRU_GEN_DEBUGFS, cmd);
 			*cmd = '\0';
 		} else if (sscanf(line, " %lu", &seq) == 1) {
 			/* With anonymous memory, and whatever the last time has found. */
 			snprintf(cmd, sizeof(cmd), "+ %lu %d %lu 200 1", memcg, node, seq);
 		}
 	}
-	store(LRU_GEN_DEBUGFS, cmd);
+	setting_store(LRU_GEN_DEBUGFS, cmd);
 	free(line);
 	fclose(file);
 }
@@ -518,7 +415,7 @@ static struct lock_outcome age_by_generations(struct lock_env *env, const void *
 {
 	const char *failure;
 
-	TEST_ASSERT(store(LRU_GEN_ENABLED, "y"), "Can't have a multi-gen LRU");
+	TEST_ASSERT(setting_store(LRU_GEN_ENABLED, "y"), "Can't have a multi-gen LRU");
 	age_lru_gen();
 	failure = check_access_flags(env) ?: check_never_unmapped(env);
 
@@ -527,7 +424,7 @@ static struct lock_outcome age_by_generations(struct lock_env *env, const void *
 	age_lru_gen();
 	if (!failure && !check_access_flags(env))
 		failure = "no access flag is cleared without a lock";
-	TEST_ASSERT(store(LRU_GEN_ENABLED, "n"), "Can't do without a multi-gen LRU");
+	TEST_ASSERT(setting_store(LRU_GEN_ENABLED, "n"), "Can't do without a multi-gen LRU");
 
 	return lock_ended(failure);
 }
@@ -587,7 +484,7 @@ static const char *prepare_numa(struct lock_env *env)
 {
 	if (!is_multi_numa_node_system())
 		return "there is one NUMA node";
-	if (!change_settings(numa_settings, ARRAY_SIZE(numa_settings)))
+	if (settings_change(numa_settings, ARRAY_SIZE(numa_settings)))
 		return "the kernel has no NUMA balancing";
 
 	/* The other node may not have memory. */
@@ -611,13 +508,13 @@ static struct lock_outcome balance(struct lock_env *env, const void *unused)
 	const char *failure = NULL;
 	struct timespec start;
 
-	TEST_ASSERT(store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
+	TEST_ASSERT(setting_store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (!failure && lock_env_zapped(env) < env->lvm.nr_pages) {
 		if (timespec_to_ns(timespec_elapsed(start)) > TIMEOUT_MS * 1000000L)
 			failure = "NUMA balancing doesn't get to the memory";
 	}
-	TEST_ASSERT(store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
+	TEST_ASSERT(setting_store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
 
 	return lock_ended(failure ?: check_repaired(env, env->lvm.nr_pages));
 }
@@ -647,14 +544,14 @@ static struct lock_outcome balance_bound(struct lock_env *env, const void *unuse
 	const char *failure = NULL;
 	struct timespec start;
 
-	TEST_ASSERT(store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
+	TEST_ASSERT(setting_store(NUMA_BALANCING, "1"), "Can't start NUMA balancing");
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (!failure && !is_on_node(peer, own_node())) {
 		WRITE_ONCE(*(u64 *)peer, 0);
 		if (timespec_to_ns(timespec_elapsed(start)) > TIMEOUT_MS * 1000000L)
 			failure = "NUMA balancing doesn't move anything";
 	}
-	TEST_ASSERT(store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
+	TEST_ASSERT(setting_store(NUMA_BALANCING, "0"), "Can't stop NUMA balancing");
 	kvm_munmap(peer, page_size);
 
 	return lock_ended(failure ?: check_never_unmapped(env));
@@ -662,37 +559,13 @@ static struct lock_outcome balance_bound(struct lock_env *env, const void *unuse
 
 /* KSM. */
 
-/* Rounds until all pages must have been merged: checksum, first, second page. */
-#define KSM_SCANS	4
-
-static u64 ksm_full_scans(void)
-{
-	char buf[32];
-
-	TEST_ASSERT(load(KSM "full_scans", buf, sizeof(buf)), "Can't read full_scans");
-
-	return strtoul(buf, NULL, 0);
-}
-
-/* Let the kernel merge what it can, and stop it. */
-static void ksm_scan(void)
-{
-	u64 end = ksm_full_scans() + KSM_SCANS;
-	int ms;
-
-	TEST_ASSERT(store(KSM "run", "1"), "Can't start KSM");
-	for (ms = 0; ksm_full_scans() < end; ms += 5) {
-		TEST_ASSERT(ms < TIMEOUT_MS, "KSM doesn't make progress");
-		usleep(5000);
-	}
-	TEST_ASSERT(store(KSM "run", "0"), "Can't stop KSM");
-}
-
 /* The other memory has the same data. */
 static const char *prepare_ksm(struct lock_env *env)
 {
-	if (!change_settings(ksm_settings, ARRAY_SIZE(ksm_settings)))
-		return "the kernel has no KSM";
+	const char *reason = ksm_setup();
+
+	if (reason)
+		return reason;
 
 	peer = kvm_mmap(env->mem.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	memcpy(peer, env->mem.hva, env->mem.size);
@@ -777,8 +650,5 @@ static const struct lock_case cases[] = {
 int main(void)
 {
 	page_size = getpagesize();
-	restore_at_end();
-	/* It would unmap memory now and then. There need not be any. */
-	change_settings(numa_settings, ARRAY_SIZE(numa_settings));
 	lock_cases_main(cases, ARRAY_SIZE(cases));
 }

@@ -1292,6 +1292,8 @@ static void killer_process(struct killer_shared *shared)
 	pid_t pid;
 	u32 n;
 
+	/* Nobody would stop it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* Have orphans reported here. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	for (n = 0; !READ_ONCE(shared->stop) && !fork_case_failed(); n++) {
@@ -1628,6 +1630,8 @@ int main(int argc, char *argv[])
 	ksft_print_header();
 	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_LOCK_USER_MEMORY_REGION),
 		       "memslots can't be locked, as in protected mode");
+	/* The calm memslot must remain as it is. */
+	lock_stop_numa_balancing();
 	ksft_set_plan(2 + ARRAY_SIZE(kinds));
 
 	fork_case_report_log();

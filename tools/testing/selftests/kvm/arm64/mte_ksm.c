@@ -21,6 +21,7 @@
 #include "kvm_util.h"
 #include "mte.h"
 #include "processor.h"
+#include "settings.h"
 #include "test_util.h"
 
 #define DATA_SLOT	1
@@ -28,101 +29,10 @@
 #define TEST_TAG	0x5
 #define TEST_DATA	0x6b736d2064617461UL
 
-/* Rounds until all pages must have been merged: checksum, first, second page. */
-#define NR_SCANS	4
-#define TIMEOUT_MS	30000
-
 static size_t page_size;
 static size_t size;
 
-#define KSM	"/sys/kernel/mm/ksm/"
-
-static struct {
-	const char *name;
-	const char *val;
-	char old[32];
-} settings[] = {
-	{ "use_zero_pages", "0" },
-	{ "smart_scan", "0" },
-	{ "sleep_millisecs", "1" },
-	{ "pages_to_scan", "10000" },
-	{ "run", "0" },
-};
-
-static bool ksm_read(const char *name, char *buf, size_t len)
-{
-	char *path = strdup_printf(KSM "%s", name);
-	FILE *file = fopen(path, "r");
-	bool ok = file && fgets(buf, len, file);
-
-	if (file)
-		fclose(file);
-	free(path);
-
-	return ok;
-}
-
-static bool ksm_write(const char *name, const char *val)
-{
-	char *path = strdup_printf(KSM "%s", name);
-	int fd = open(path, O_WRONLY);
-	bool ok = fd >= 0 && write(fd, val, strlen(val)) == strlen(val);
-
-	if (fd >= 0)
-		kvm_close(fd);
-	free(path);
-
-	return ok;
-}
-
-static u64 ksm_value(const char *name)
-{
-	char buf[32];
-
-	TEST_ASSERT(ksm_read(name, buf, sizeof(buf)), "Can't read %s", name);
-
-	return strtoul(buf, NULL, 10);
-}
-
-static void ksm_restore(void)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(settings); i++)
-		ksm_write(settings[i].name, settings[i].old);
-}
-
-static const char *ksm_setup(void)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (!ksm_read(settings[i].name, settings[i].old, sizeof(settings[i].old)))
-			return "the kernel has no KSM";
-	}
-	atexit(ksm_restore);
-	for (i = 0; i < ARRAY_SIZE(settings); i++) {
-		if (!ksm_write(settings[i].name, settings[i].val))
-			return "can't set up KSM";
-	}
-
-	return NULL;
-}
-
-/* Let the kernel merge what it can, and stop it. */
-static void ksm_scan(void)
-{
-	u64 until = ksm_value("full_scans") + NR_SCANS;
-	int ms = 0;
-
-	TEST_ASSERT(ksm_write("run", "1"), "Can't start KSM");
-	while (ksm_value("full_scans") < until) {
-		usleep(10000);
-		ms += 10;
-		TEST_ASSERT(ms < TIMEOUT_MS, "KSM doesn't make progress");
-	}
-	TEST_ASSERT(ksm_write("run", "0"), "Can't stop KSM");
-}
+#define USE_ZERO_PAGES	"/sys/kernel/mm/ksm/use_zero_pages"
 
 static u64 pfn(const void *addr)
 {
@@ -284,9 +194,9 @@ static const char *run_zero(struct env *env)
 	if (!all_have_pfn(env->mem.hva, zero))
 		return "the guest wasn't given the zero page";
 
-	TEST_ASSERT(ksm_write("use_zero_pages", "1"), "Can't set up KSM");
+	TEST_ASSERT(setting_store(USE_ZERO_PAGES, "1"), "Can't set up KSM");
 	ksm_scan();
-	TEST_ASSERT(ksm_write("use_zero_pages", "0"), "Can't set up KSM");
+	TEST_ASSERT(setting_store(USE_ZERO_PAGES, "0"), "Can't set up KSM");
 	if (!all_have_pfn(env->peer, zero))
 		return "pages of zeros weren't merged with the zero page";
 
@@ -300,9 +210,9 @@ static const char *run_zero_merged(struct env *env)
 
 	mte_write_data((u64)env->mem.hva, NR_PAGES, page_size, 0);
 
-	TEST_ASSERT(ksm_write("use_zero_pages", "1"), "Can't set up KSM");
+	TEST_ASSERT(setting_store(USE_ZERO_PAGES, "1"), "Can't set up KSM");
 	ksm_scan();
-	TEST_ASSERT(ksm_write("use_zero_pages", "0"), "Can't set up KSM");
+	TEST_ASSERT(setting_store(USE_ZERO_PAGES, "0"), "Can't set up KSM");
 	if (!all_have_pfn(env->peer, zero) || !all_have_pfn(env->mem.hva, zero))
 		return "pages of zeros weren't merged with the zero page";
 

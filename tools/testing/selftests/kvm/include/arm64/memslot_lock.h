@@ -92,6 +92,7 @@ struct lock_vm {
 };
 
 void memslot_lock_require(void);
+void lock_stop_numa_balancing(void);
 void lock_vm_init(struct lock_vm *lvm, struct kvm_vm *vm, struct kvm_vcpu *vcpu, u32 flags,
 		  gpa_t gpa, void *hva, size_t size);
 void lock_vm_create(struct lock_vm *lvm, bool mte, u32 flags, gpa_t gpa, void *hva,

@@ -9,6 +9,7 @@
 #include "memslot_kinds.h"
 #include "memslot_lock.h"
 #include "mte.h"
+#include "settings.h"
 #include "test_util.h"
 
 /**
@@ -230,9 +231,23 @@ u64 guest_faults(int fd)
 }
 
 /**
+ * lock_stop_numa_balancing() - Have no memory unmapped just to see who uses it
+ *
+ * Until the test ends. On one NUMA node it isn't anyway.
+ */
+void lock_stop_numa_balancing(void)
+{
+	static struct setting setting = { "/proc/sys/kernel/numa_balancing", "0" };
+
+	/* There need not be any. */
+	settings_change(&setting, 1);
+}
+
+/**
  * memslot_lock_require() - Skip the test, and say why, if nothing can be locked
  *
- * Or if there is no way to find out what locking has done.
+ * Or if there is no way to find out what locking has done. Does without NUMA balancing, so
+ * that nothing is unmapped but by the test.
  */
 void memslot_lock_require(void)
 {
@@ -243,6 +258,7 @@ void memslot_lock_require(void)
 
 	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_ARM_LOCK_USER_MEMORY_REGION),
 		       "KVM doesn't lock memslots, as in protected mode");
+	lock_stop_numa_balancing();
 
 	vm = vm_create_barebones();
 	shown = mte_stage2_leaves(vm, 0, getpagesize(), &nr_blocks, &nr_pages);

@@ -8,7 +8,6 @@
  */
 #include <dirent.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -28,6 +27,7 @@
 #include <asm/sysreg.h>
 
 #include "mte.h"
+#include "settings.h"
 #include "test_util.h"
 #include "ucall_common.h"
 
@@ -1651,54 +1651,19 @@ static void hugetlb_release_all(void)
 		hugetlb_release(hugetlb_pools[i].folio_size);
 }
 
-static const int end_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGPIPE, SIGTERM };
-static struct sigaction old_actions[ARRAY_SIZE(end_signals)];
-
-/* The pools belong to the system, and outlive a test that is interrupted. */
-static void hugetlb_release_on_signal(int sig)
-{
-	int i;
-
-	hugetlb_release_all();
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++) {
-		if (end_signals[i] == sig)
-			sigaction(sig, &old_actions[i], NULL);
-	}
-	raise(sig);
-}
-
-static void hugetlb_release_at_end(void)
-{
-	struct sigaction action = { .sa_handler = hugetlb_release_on_signal };
-	static bool done;
-	int i;
-
-	if (done)
-		return;
-	done = true;
-
-	/* The signals of a crash make kvm_util exit. Others may have something to undo, too. */
-	atexit(hugetlb_release_all);
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
-		sigaction(end_signals[i], &action, &old_actions[i]);
-}
-
 /* Enlarge a pool, and note down by how much: it may be less than asked for. */
 static bool hugetlb_enlarge(size_t folio_size, size_t old, size_t nr)
 {
 	size_t new = old + nr;
-	sigset_t set, old_set;
-	int i, pool = 0;
+	sigset_t old_set;
+	int pool = 0;
 	bool ok;
 
 	while (hugetlb_pools[pool].folio_size && hugetlb_pools[pool].folio_size != folio_size)
 		TEST_ASSERT(++pool < HUGETLB_MAX_SIZES, "More hugetlb sizes than expected");
 
 	/* A signal sees both or none of the two. */
-	sigemptyset(&set);
-	for (i = 0; i < ARRAY_SIZE(end_signals); i++)
-		sigaddset(&set, end_signals[i]);
-	sigprocmask(SIG_BLOCK, &set, &old_set);
+	at_end_block(&old_set);
 
 	ok = hugetlb_attr(folio_size, "nr_hugepages", true, &new);
 	if (ok && hugetlb_persistent(folio_size, &new) && new > old) {
@@ -1750,7 +1715,8 @@ const char *hugetlb_reserve(size_t folio_size, size_t nr)
 	if (getpid() != main_process)
 		return "not enough hugetlb folios, and not for a child to enlarge the pool";
 
-	hugetlb_release_at_end();
+	/* The pools belong to the system. */
+	at_end(hugetlb_release_all);
 	if (!hugetlb_enlarge(folio_size, old, nr - available))
 		return "not enough hugetlb folios, and not allowed to enlarge the pool";
 
