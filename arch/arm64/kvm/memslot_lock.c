@@ -33,10 +33,9 @@
  *    another memslot until then. What stands in for kvm->slots_lock is the state
  *    LOCK_PINNING: the memslot can't be changed, locked or unlocked.
  *
- *  - The order is kvm->slots_lock, mmap_lock, kvm->mmu_lock, of which only the
- *    first and the last are held together. The worker that repairs what MMU
- *    notifiers have unmapped is in a kvm->srcu read-side critical section, and
- *    doesn't take kvm->slots_lock. kvm->lock and vcpu->mutex aren't needed at all:
+ *  - The order is kvm->slots_lock, mmap_lock, kvm->mmu_lock. The worker that
+ *    repairs what MMU notifiers have unmapped is in a kvm->srcu read-side critical
+ *    section, and doesn't take kvm->slots_lock. kvm->lock and vcpu->mutex aren't needed at all:
  *    vCPUs that fault on the memory meanwhile find the same pages.
  */
 
@@ -426,7 +425,11 @@ static long ctx_pin(struct lock_ctx *ctx, struct kvm_memslot_lock *lock, gfn_t g
 		    unsigned long nr)
 {
 	unsigned long hva = __gfn_to_hva_memslot(ctx->slot, gfn);
-	unsigned int flags = FOLL_LONGTERM;
+	/*
+	 * As for a fault: what NUMA balancing has unmapped is mapped by the VMM again,
+	 * or nobody could tell whether it is a block.
+	 */
+	unsigned int flags = FOLL_LONGTERM | FOLL_HONOR_NUMA_FAULT;
 	struct mm_struct *mm = ctx->kvm->mm;
 	long ret;
 
@@ -479,21 +482,27 @@ static bool ctx_has_tags(const struct lock_ctx *ctx)
 	return kvm_has_mte(ctx->kvm) && !(ctx->prot & KVM_PGTABLE_PROT_NOTAG);
 }
 
-/* Forget what a region holds, which is to be locked once more. */
+/*
+ * Forget what a region holds, which is to be locked once more: at once, or if something
+ * comes in between, in the next round.
+ */
 static void region_reset(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
-			 unsigned long r)
+			 unsigned long r, bool next_round)
 {
 	struct locked_region old;
 
 	write_lock(&ctx->kvm->mmu_lock);
 	old = lock->regions[r];
 	memset(&lock->regions[r], 0, sizeof(old));
+	if (next_round && old.flags & REGION_DONE)
+		lock_add_zapped(lock, r, r + 1);
 	write_unlock(&ctx->kvm->mmu_lock);
 
 	region_unpin(&old, lock->writable);
 }
 
-static unsigned long block_size(struct lock_ctx *ctx, gfn_t gfn, bool writable)
+/* Or -EAGAIN if the VMM doesn't have it mapped, as while it is being changed. */
+static long block_size(struct lock_ctx *ctx, gfn_t gfn, bool writable)
 {
 	unsigned long hva = __gfn_to_hva_memslot(ctx->slot, gfn);
 	int size;
@@ -503,7 +512,9 @@ static unsigned long block_size(struct lock_ctx *ctx, gfn_t gfn, bool writable)
 		return PAGE_SIZE;
 
 	size = kvm_user_mapping_size(ctx->kvm, hva);
-	if (size < (int)PMD_SIZE)
+	if (size < 0)
+		return size;
+	if (size < PMD_SIZE)
 		return PAGE_SIZE;
 
 	if (HAVE_PUD_BLOCKS && size >= PUD_SIZE && IS_ALIGNED(gfn, PUD_PAGES) &&
@@ -527,11 +538,11 @@ static long lock_block(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 {
 	gfn_t gfn = region_start(lock, r);
 	struct kvm *kvm = ctx->kvm;
-	unsigned long size, nr, i;
 	struct folio *folio;
+	unsigned long nr, i;
 	struct page *page;
 	kvm_pfn_t pfn;
-	long ret;
+	long size, ret;
 
 	ret = ctx_pin(ctx, lock, gfn, 1);
 	if (ret < 0)
@@ -545,15 +556,19 @@ static long lock_block(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 	if (!page_is_managed(page))
 		goto out_unpin;
 
+	ret = size = block_size(ctx, gfn, lock->writable);
+	if (size < 0)
+		goto out_unpin;
+
 	ret = 0;
-	size = block_size(ctx, gfn, lock->writable);
 	nr = size >> PAGE_SHIFT;
 	if (size == PAGE_SIZE || !IS_ALIGNED(pfn, nr) ||
 	    folio_page_idx(folio, page) + nr > folio_nr_pages(folio))
 		goto out_unpin;
 
+	/* They can be ones that this round doesn't come to. */
 	for (i = 1; i < nr / REGION_PAGES; i++)
-		region_reset(ctx, lock, r + i);
+		region_reset(ctx, lock, r + i, true);
 
 	if (ctx_has_tags(ctx))
 		mte_init_page_tags(page, nr);
@@ -692,7 +707,7 @@ static long lock_region(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 	int tries = 0;
 	long ret;
 
-	region_reset(ctx, lock, r);
+	region_reset(ctx, lock, r, false);
 	ctx->deadline = jiffies + LOCK_PATIENCE;
 
 	while (gfn < end) {
@@ -803,8 +818,9 @@ static int lock_regions(struct lock_ctx *ctx, struct kvm_memslot_lock *lock)
  *  - The VM hasn't run yet. Without the lock there would be nothing at stage 2,
  *    which is what enabling MTE relies on: tags were not initialised.
  *
- *  - The data cache is to be cleaned before a vCPU runs, and that is done for
- *    memslots that are locked. What isn't mapped is cleaned when it is mapped.
+ *  - Without FWB, the data cache is to be cleaned of what the VMM writes until a
+ *    vCPU accesses the memory. That is done for memslots that are locked. What isn't
+ *    mapped is cleaned when it is mapped.
  *
  * Shadow page tables have nothing that was mapped by a lock.
  */
@@ -812,8 +828,7 @@ static bool must_unmap(struct kvm *kvm)
 {
 	lockdep_assert_held(&kvm->slots_lock);
 
-	return !kvm_vm_has_ran_once(kvm) ||
-	       test_bit(KVM_ARCH_FLAG_FLUSH_LOCKED, &kvm->arch.flags);
+	return !kvm_vm_has_ran_once(kvm) || !cpus_have_final_cap(ARM64_HAS_STAGE2_FWB);
 }
 
 static int lock_memslot(struct kvm *kvm, u64 id, u64 perms)
@@ -1047,9 +1062,9 @@ int kvm_memslot_lock_check_change(const struct kvm_memory_slot *old,
  * @range:	The range, which lies in a memslot.
  *
  * If the memslot is locked, have what is unmapped mapped again by the thread that
- * is busy locking it, or by a worker. Both ask mmu_invalidate_retry(), so that
- * they do nothing before the invalidation has ended, or again if there is another
- * one by then.
+ * is busy locking it, or by a worker. Both look whether there is an invalidation
+ * of the pages that they are going to map, so that they do nothing before it has
+ * ended, or again if there is another one by then: see ctx_is_stale().
  *
  * Called with kvm->mmu_lock held for writing, after kvm_mmu_invalidate_start().
  * Doesn't sleep.
@@ -1100,33 +1115,68 @@ void kvm_memslot_lock_zap(struct kvm *kvm, const struct kvm_gfn_range *range)
 	}
 }
 
+/* Whether stage 2 maps the page that was pinned. */
+static bool region_is_mapped(struct kvm *kvm, const struct kvm_memslot_lock *lock,
+			     unsigned long r, gfn_t gfn)
+{
+	phys_addr_t ipa = gfn_to_gpa(gfn);
+	kvm_pte_t pte = 0;
+	kvm_pfn_t pfn;
+	s8 level;
+
+	if (kvm_pgtable_get_leaf(kvm->arch.mmu.pgt, ipa, &pte, &level) || !kvm_pte_valid(pte))
+		return false;
+
+	pfn = kvm_pte_to_pfn(pte) + ((ipa & (kvm_granule_size(level) - 1)) >> PAGE_SHIFT);
+
+	return pfn == region_pfn(&lock->regions[r], gfn - region_start(lock, r));
+}
+
 /**
  * kvm_memslot_lock_is_young() - Whether to say that guest memory was accessed
+ * @kvm:	The VM, which has a stage 2.
  * @range:	The range, which lies in a memslot.
  *
  * Pinned pages can't be reclaimed. But those of shmem would be unmapped before that is
  * found out, and without the access flag the next access is a fault unless the CPU
- * sets it. So what a lock has mapped, and no MMU notifier has unmapped since, is young.
+ * sets it. So what a lock has mapped is young, from the moment on that it is mapped: it
+ * may take long until all of the memslot is. The page beside it may be one that the VMM
+ * has replaced.
  *
- * Called with kvm->mmu_lock held. Doesn't sleep.
+ * Called with kvm->mmu_lock held for writing. Doesn't sleep.
  *
- * Return: true if the range is locked, all of it.
+ * Return: true if any page of the range is one that is pinned, and mapped.
  */
-bool kvm_memslot_lock_is_young(const struct kvm_gfn_range *range)
+bool kvm_memslot_lock_is_young(struct kvm *kvm, const struct kvm_gfn_range *range)
 {
 	const struct kvm_memslot_lock *lock = range->slot->arch.lock;
+	const struct locked_region *region;
+	gfn_t gfn, end;
 	unsigned long r;
 
-	if (likely(!lock) || lock->state != LOCK_LOCKED)
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	if (likely(!lock))
 		return false;
 
 	for (r = gfn_to_region(lock, range->start);
 	     r <= gfn_to_region(lock, range->end - 1); r++) {
-		if (lock->regions[r].flags & (REGION_ZAPPED | REGION_REPAIR | REGION_CHANGED))
-			return false;
+		region = &lock->regions[r];
+		if (lock->state == LOCK_LOCKED &&
+		    !(region->flags & (REGION_ZAPPED | REGION_REPAIR | REGION_CHANGED)))
+			return true;
+
+		end = region_end(lock, r);
+		if (!(region->flags & REGION_BLOCK))
+			end = region_start(lock, r) + region->nr_pfns;
+		for (gfn = max(range->start, region_start(lock, r));
+		     gfn < min(range->end, end); gfn++) {
+			if (region_is_mapped(kvm, lock, r, gfn))
+				return true;
+		}
 	}
 
-	return true;
+	return false;
 }
 
 /**
@@ -1154,9 +1204,12 @@ unsigned long kvm_memslot_lock_granule(const struct kvm_memory_slot *slot, gfn_t
 		return PAGE_SIZE;
 
 	region = &lock->regions[gfn_to_region(lock, gfn)];
-	/* The thread that is locking it replaces what isn't right. */
+	/*
+	 * The thread that is locking it replaces what isn't right, but for pages that it
+	 * has mapped already.
+	 */
 	if (!(region->flags & REGION_DONE))
-		return PUD_SIZE;
+		return region->nr_pfns ? PAGE_SIZE : PMD_SIZE;
 	if (region->flags & REGION_PUD)
 		return PUD_SIZE;
 
@@ -1324,8 +1377,8 @@ static long repair_map(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, unsigne
 	struct kvm_memslot_lock *lock;
 	struct locked_region *region;
 	struct kvm *kvm = ctx->kvm;
-	unsigned long i, k, size;
-	long ret;
+	unsigned long i, k;
+	long size, ret;
 
 	ret = ctx_topup(ctx);
 	if (ret)
@@ -1350,8 +1403,12 @@ static long repair_map(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, unsigne
 	if (region->flags & REGION_BLOCK && !i && ctx->pages[0] &&
 	    page_to_pfn(ctx->pages[0]) == region->pfn)
 		size = block_size(ctx, gfn, lock->writable);
+	if (size < 0)
+		return size;
 	if (size > PMD_SIZE && !(region->flags & REGION_PUD))
 		size = PMD_SIZE;
+	if (ctx_is_stale(ctx, gfn, size >> PAGE_SHIFT))
+		return -EAGAIN;
 
 	if (size > PAGE_SIZE) {
 		ret = ctx_map_leaf(ctx, gfn, size, region->pfn);
@@ -1428,6 +1485,7 @@ static int repair_region(struct lock_ctx *ctx, unsigned long r, gfn_t start, gfn
 	struct kvm_memslot_lock *lock;
 	struct locked_region *region;
 	struct kvm *kvm = ctx->kvm;
+	unsigned long changed = 0;
 	int again = 0;
 	long misses;
 
@@ -1459,9 +1517,10 @@ static int repair_region(struct lock_ctx *ctx, unsigned long r, gfn_t start, gfn
 
 	if (misses) {
 		region->flags |= REGION_CHANGED;
-		kvm->stat.locked_pages_changed += misses > 0 ? misses : end - start;
+		changed = misses > 0 ? misses : end - start;
+		kvm->stat.locked_pages_changed += changed;
 	}
-	trace_kvm_memslot_lock_repair(ctx->slot->id, start, end, misses);
+	trace_kvm_memslot_lock_repair(ctx->slot->id, start, end, changed);
 
 	return 0;
 }

@@ -45,7 +45,7 @@ int kvm_memslot_lock_check_change(const struct kvm_memory_slot *old,
 				  enum kvm_mr_change change);
 
 void kvm_memslot_lock_zap(struct kvm *kvm, const struct kvm_gfn_range *range);
-bool kvm_memslot_lock_is_young(const struct kvm_gfn_range *range);
+bool kvm_memslot_lock_is_young(struct kvm *kvm, const struct kvm_gfn_range *range);
 unsigned long kvm_memslot_lock_granule(const struct kvm_memory_slot *slot, gfn_t gfn);
 bool kvm_memslot_lock_keep_mapped(const struct kvm_memory_slot *slot);
 void kvm_memslot_lock_missed(struct kvm *kvm, const struct kvm_memory_slot *slot,

@@ -8,8 +8,9 @@
  * it, and KVM_ARM_VCPU_INIT unmaps it for that to happen again. Locked memory has no
  * faults and remains mapped. So all of it has to be cleaned before a vCPU runs: once after
  * it was locked, once after a reset, with all vCPUs waiting for the one that does it, also
- * if they didn't exist before. What was locked and unlocked without a vCPU that would
- * have cleaned it must not remain mapped. With FWB there is nothing to be done at all.
+ * if they didn't exist before. What isn't locked any more, or could not be locked as a
+ * whole, must not remain mapped, as there is nobody who would clean it of what the VMM
+ * writes to it later. With FWB there is nothing to be done at all.
  *
  * There may be no cache, in an emulator. What is counted is how often KVM has the memory
  * cleaned, by probes in the kernel. Which of both kinds of CPU it is shows from what a
@@ -307,6 +308,46 @@ static const char *run_unlocked_after(struct env *env, u64 perms)
 	return run_vcpu(env, 0) ?: check_unlocked(env, perms, true);
 }
 
+/* What the VMM writes from now on isn't cleaned any more but by a fault. */
+
+static const char *check_unmapped(struct env *env)
+{
+	if (has_fwb)
+		return lock_vm_check_unlocked(&env->lvm);
+
+	return lock_vm_check_leaves(&env->lvm, 0, 0) ?:
+	       lock_vm_check_reads(&env->lvm, NR_PAGES, NR_PAGES) ?:
+	       lock_vm_check_unlocked(&env->lvm);
+}
+
+static const char *run_unlocked_cleaned(struct env *env, u64 perms)
+{
+	const char *failure;
+
+	memslot_lock(env->lvm.vm, LOCK_SLOT, perms);
+	failure = check_run(env, 0, 1, "locked");
+	memslot_unlock(env->lvm.vm, LOCK_SLOT);
+
+	return failure ?: check_unmapped(env);
+}
+
+static const char *run_failed(struct env *env, u64 perms)
+{
+	void *last = env->lvm.hva + slot_size - page_size;
+	const char *failure = run_vcpu(env, 0);
+	int ret, err;
+
+	TEST_ASSERT(!mprotect(last, page_size, PROT_NONE), "mprotect() failed, errno %d", errno);
+	ret = __memslot_lock(env->lvm.vm, LOCK_SLOT, perms);
+	err = errno;
+	TEST_ASSERT(!mprotect(last, page_size, PROT_READ | PROT_WRITE),
+		    "mprotect() failed, errno %d", errno);
+	if (ret != -1 || err != EFAULT)
+		return "a page that the VMM can't access was locked";
+
+	return failure ?: check_unmapped(env);
+}
+
 /* Reset. */
 
 static const char *check_other(struct env *env, u64 expected)
@@ -562,6 +603,8 @@ static const struct testcase {
 	{ "locked before there is a vCPU", run_new_vcpus, true },
 	{ "unlocked before the VM has run", run_unlocked },
 	{ "unlocked after the VM has run", run_unlocked_after },
+	{ "unlocked after it was cleaned", run_unlocked_cleaned },
+	{ "not locked in the end", run_failed },
 	{ "vCPU reset", run_reset },
 	{ "vCPU reset while another one runs", run_reset_running },
 	{ "vCPUs that run at the same time", run_racing },

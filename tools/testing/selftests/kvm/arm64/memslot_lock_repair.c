@@ -363,6 +363,28 @@ static struct lock_outcome age(struct lock_env *env, const void *unused)
 	return lock_ended(NULL);
 }
 
+/* What the VMM does to one page has nothing to do with the others. */
+static struct lock_outcome age_beside(struct lock_env *env, const void *unused)
+{
+	size_t offset;
+	int ms;
+
+	kvm_madvise(env->mem.hva, page_size, MADV_DONTNEED);
+	for (ms = 0; ms < TIMEOUT_MS && !lock_env_changed(env); ms += 5)
+		usleep(5000);
+	if (ms >= TIMEOUT_MS)
+		return lock_ended("a page that was given up isn't counted");
+
+	WRITE_ONCE(*(u64 *)env->mem.hva, 0);
+	count_idle(env);
+	for (offset = page_size; offset < env->mem.size; offset += page_size) {
+		if (!mte_stage2_shows(env->lvm.vm, env->lvm.gpa + offset, " AF "))
+			return lock_ended("an access flag was cleared");
+	}
+
+	return lock_ended(NULL);
+}
+
 static const char *prepare_aging_lru_gen(struct lock_env *env)
 {
 	char buf[32];
@@ -639,6 +661,7 @@ static const struct lock_case cases[] = {
 	{ "MADV_PAGEOUT", ANON, NULL, page_out_private },
 	{ "MADV_PAGEOUT", MEMFD, NULL, page_out_shared },
 	{ "aging", ANON | MEMFD, prepare_aging, age },
+	{ "aging, a page was given up", ANON, prepare_aging, age_beside },
 	{ "aging by generations", ANON | MEMFD, prepare_aging_lru_gen, age_by_generations },
 	{ "move_pages() to another node", ANON | MEMFD, prepare_numa, move_back },
 	{ "NUMA balancing", ANON | MEMFD, prepare_numa, balance },

@@ -18,7 +18,9 @@
  *
  * With blocks the page is a part of a block at stage 2 until the instruction
  * runs, and logging has to split the block for it. A kernel that needs a bitmap
- * to know that there is logging doesn't, if there are rings only.
+ * to know that there is logging doesn't, if there are rings only. One that takes
+ * KVM_DIRTY_LOG_INITIALLY_SET to mean that the VMM will have pages write protected
+ * by clearing bits never does it.
  *
  * The other half is what is not logged: KVM_ARM_MTE_COPY_TAGS refuses to write
  * tags as long as any memslot logs dirty pages, and what the VMM stores to its
@@ -178,6 +180,7 @@ static const struct {
 	{ DIRTY_LOG_ALL_SET, "initially all set" },
 	{ DIRTY_LOG_RING, "ring and bitmap" },
 	{ DIRTY_LOG_RING_ONLY, "ring" },
+	{ DIRTY_LOG_RING_ALL_SET, "ring, initially all set" },
 };
 
 static const struct {

@@ -123,6 +123,30 @@ static void run_id_regs(enum reader reader)
 	kvm_vm_free(vm);
 }
 
+/*
+ * Kernels have told such a guest of extensions to MTE, as those without an EL2 are told
+ * of them. A VM that was saved then must be restored, and be told the truth.
+ */
+static void run_restore(void)
+{
+	u64 reg = KVM_ARM64_SYS_REG(SYS_ID_AA64PFR2_EL1), val;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	bool good;
+
+	vm = mte_vm_create(1, 0, &vcpu);
+	val = vcpu_get_reg(vcpu, reg);
+	kvm_vm_free(vm);
+
+	vm = vm_create_el2(0, &vcpu);
+	val &= ID_AA64PFR2_EL1_MTEFAR_MASK | ID_AA64PFR2_EL1_MTESTOREONLY_MASK;
+	val |= vcpu_get_reg(vcpu, reg);
+	good = !__vcpu_set_reg(vcpu, reg, val) && !tells_of_mte(0, vcpu_get_reg(vcpu, reg)) &&
+	       __vcpu_set_reg(vcpu, reg, val | ID_AA64PFR2_EL1_MTEPERM_MASK);
+	ksft_test_result(good, "ID registers, restored: 0x%lx\n", val);
+	kvm_vm_free(vm);
+}
+
 static const struct testcase {
 	const char *name;
 	enum mte_mem_type type;
@@ -210,10 +234,11 @@ int main(void)
 	page_size = getpagesize();
 	__TEST_REQUIRE(page_size == SZ_4K, "the stage 2 of the guest has pages of 4K");
 
-	ksft_set_plan(NR_READERS + ARRAY_SIZE(testcases));
+	ksft_set_plan(NR_READERS + 1 + ARRAY_SIZE(testcases));
 
 	for (i = 0; i < NR_READERS; i++)
 		run_id_regs(i);
+	run_restore();
 	for (i = 0; i < ARRAY_SIZE(testcases); i++)
 		run(&testcases[i]);
 

@@ -179,6 +179,7 @@ enum dirty_log_mode {
 	DIRTY_LOG_ALL_SET,	/* the same, and all pages are dirty at first */
 	DIRTY_LOG_RING,		/* KVM_RESET_DIRTY_RINGS does that */
 	DIRTY_LOG_RING_ONLY,	/* the same, without a bitmap in addition */
+	DIRTY_LOG_RING_ALL_SET,	/* the same, and KVM_DIRTY_LOG_INITIALLY_SET, of bitmaps */
 };
 
 #define DIRTY_LOG_MAX_SLOTS	2

@@ -948,6 +948,10 @@ struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode 
 	case DIRTY_LOG_MANUAL:
 		vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
 		break;
+	case DIRTY_LOG_RING_ALL_SET:
+		manual |= KVM_DIRTY_LOG_INITIALLY_SET;
+		vm_enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
+		fallthrough;
 	case DIRTY_LOG_RING:
 	case DIRTY_LOG_RING_ONLY:
 		/* A page is in there at most once: no test fills it. */
@@ -1021,7 +1025,7 @@ static void fetch_ring(struct dirty_log *log, u32 vcpu)
  */
 void dirty_log_fetch(struct dirty_log *log)
 {
-	bool ring = log->mode == DIRTY_LOG_RING || log->mode == DIRTY_LOG_RING_ONLY;
+	bool ring = log->mode >= DIRTY_LOG_RING;
 	u32 i;
 
 	for (i = 0; i < log->nr_slots; i++) {
