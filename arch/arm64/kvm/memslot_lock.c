@@ -556,11 +556,11 @@ static long lock_block(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 	if (!page_is_managed(page))
 		goto out_unpin;
 
-	ret = size = block_size(ctx, gfn, lock->writable);
-	if (size < 0)
+	size = block_size(ctx, gfn, lock->writable);
+	ret = min(size, 0);
+	if (ret)
 		goto out_unpin;
 
-	ret = 0;
 	nr = size >> PAGE_SHIFT;
 	if (size == PAGE_SIZE || !IS_ALIGNED(pfn, nr) ||
 	    folio_page_idx(folio, page) + nr > folio_nr_pages(folio))
