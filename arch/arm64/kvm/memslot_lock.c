@@ -915,7 +915,8 @@ static int lock_memslot(struct kvm *kvm, u64 id, u64 perms)
 	write_lock(&kvm->mmu_lock);
 	WRITE_ONCE(slot->arch.lock, NULL);
 	WRITE_ONCE(slot->arch.lock_pages, false);
-	if (lock->unmap || must_unmap(kvm))
+	/* If it wasn't accounted, it was given up before anything was mapped. */
+	if (lock->unmap || (accounted && must_unmap(kvm)))
 		kvm_stage2_unmap_range(&kvm->arch.mmu, gfn_to_gpa(base_gfn),
 				       (u64)npages << PAGE_SHIFT, true);
 	write_unlock(&kvm->mmu_lock);
@@ -1115,21 +1116,32 @@ void kvm_memslot_lock_zap(struct kvm *kvm, const struct kvm_gfn_range *range)
 	}
 }
 
-/* Whether stage 2 maps the page that was pinned. */
+/*
+ * Whether stage 2 maps the page that was pinned. If it doesn't, @gfn becomes the next one
+ * that it may: there is nothing in the rest of a hole, and a block has either all of the
+ * pages of another block or none.
+ */
 static bool region_is_mapped(struct kvm *kvm, const struct kvm_memslot_lock *lock,
-			     unsigned long r, gfn_t gfn)
+			     unsigned long r, gfn_t *gfn)
 {
-	phys_addr_t ipa = gfn_to_gpa(gfn);
+	const struct locked_region *region = &lock->regions[r];
+	s8 level = KVM_PGTABLE_LAST_LEVEL;
+	phys_addr_t ipa = gfn_to_gpa(*gfn);
+	unsigned long nr, i;
 	kvm_pte_t pte = 0;
-	kvm_pfn_t pfn;
-	s8 level;
 
-	if (kvm_pgtable_get_leaf(kvm->arch.mmu.pgt, ipa, &pte, &level) || !kvm_pte_valid(pte))
+	if (kvm_pgtable_get_leaf(kvm->arch.mmu.pgt, ipa, &pte, &level))
 		return false;
 
-	pfn = kvm_pte_to_pfn(pte) + ((ipa & (kvm_granule_size(level) - 1)) >> PAGE_SHIFT);
+	nr = kvm_granule_size(level) >> PAGE_SHIFT;
+	i = *gfn & (nr - 1);
+	if (kvm_pte_valid(pte) &&
+	    kvm_pte_to_pfn(pte) + i == region_pfn(region, *gfn - region_start(lock, r)))
+		return true;
 
-	return pfn == region_pfn(&lock->regions[r], gfn - region_start(lock, r));
+	*gfn += !kvm_pte_valid(pte) || region->flags & REGION_BLOCK ? nr - i : 1;
+
+	return false;
 }
 
 /**
@@ -1169,9 +1181,9 @@ bool kvm_memslot_lock_is_young(struct kvm *kvm, const struct kvm_gfn_range *rang
 		end = region_end(lock, r);
 		if (!(region->flags & REGION_BLOCK))
 			end = region_start(lock, r) + region->nr_pfns;
-		for (gfn = max(range->start, region_start(lock, r));
-		     gfn < min(range->end, end); gfn++) {
-			if (region_is_mapped(kvm, lock, r, gfn))
+		gfn = max(range->start, region_start(lock, r));
+		while (gfn < min(range->end, end)) {
+			if (region_is_mapped(kvm, lock, r, &gfn))
 				return true;
 		}
 	}
@@ -1366,7 +1378,8 @@ static unsigned long repair_get_pages(struct lock_ctx *ctx, gfn_t gfn, unsigned 
  * Map those of the pages that were found which are the pinned ones, from @gfn on, and
  * count those that aren't. Returns how many pages that were, which is all of the region if
  * it could be mapped by a block, or a negative error code: -EAGAIN if there is an MMU
- * notifier, and -ENOENT if there is nothing left to do.
+ * notifier, or the VMM doesn't have it mapped for a moment, and -ENOENT if there is
+ * nothing left to do.
  *
  * The memslot may have been unlocked, or locked once more, since its lock was looked
  * at: nothing is known without the MMU lock.

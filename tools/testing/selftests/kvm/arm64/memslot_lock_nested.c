@@ -14,6 +14,8 @@
  *
  *  - To unlock the memory takes nothing from it.
  *
+ * Nor are its faults to be taken for faults of the guest if it has no stage 2 of its own.
+ *
  * The guest of the guest has the memory at another address, by which its faults are told
  * from those of the guest. A broken kernel maps a shadow that isn't told of changes, takes
  * faults of the guest of the guest for those that a lock was to prevent, or mends the
@@ -193,6 +195,46 @@ static const char *check_nested(struct nested_env *env)
 	return failure ?: lock_vm_check_unlocked(lvm);
 }
 
+/*
+ * The guest of the guest has the memory at the address where the guest has it, but it is
+ * another table of KVM's that maps it there, and faults on that are none of the lock's.
+ */
+static void run_no_stage2(u64 perms)
+{
+	size_t size = LOCK_NR_PAGES * page_size;
+	struct kvm_vcpu *vcpu;
+	const char *failure;
+	struct lock_vm lvm;
+	struct kvm_vm *vm;
+	int unexpected;
+	void *hva;
+
+	hva = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	vm = __vm_create(VM_SHAPE_DEFAULT, 1, size / SZ_4K);
+	mte_vm_add_vcpus_el2(vm, 1, &vcpu);
+	lock_vm_init(&lvm, vm, vcpu, 0, MTE_TEST_GPA, hva, size);
+	virt_map(vm, MTE_TEST_GPA, MTE_TEST_GPA, size / vm->page_size);
+	unexpected = lock_faults_open();
+	TEST_ASSERT(unexpected >= 0, "Can't count faults on locked memory, errno %d", errno);
+
+	memslot_lock(vm, LOCK_SLOT, perms);
+	lock_vm_fill(&lvm);
+	failure = lock_vm_check_reads(&lvm, 0, 0);
+	mte_vcpu_enter_el1(vcpu, 0);
+	failure = failure ?: lock_vm_check_reads(&lvm, 1, LOCK_NR_PAGES) ?:
+		  lock_vm_check_reads(&lvm, 0, 0) ?:
+		  lock_vm_check_locked(&lvm, 0, LOCK_NR_PAGES);
+	if (!failure && guest_faults(unexpected))
+		failure = "KVM takes its faults for faults on locked memory";
+	memslot_unlock(vm, LOCK_SLOT);
+	ksft_test_result(!failure, "without a stage 2, %s%s%s\n", memslot_lock_name(perms),
+			 failure ? ": " : "", failure ?: "");
+
+	kvm_close(unexpected);
+	lock_vm_free(&lvm);
+	kvm_munmap(hva, size);
+}
+
 static void run_nested(const struct lock_kind *kind, u64 perms)
 {
 	char *name = strdup_printf("%s, %s", kind->name, memslot_lock_name(perms));
@@ -242,7 +284,7 @@ int main(void)
 	page_size = getpagesize();
 	__TEST_REQUIRE(page_size == SZ_4K, "the stage 2 of the guest has pages of 4K");
 
-	ksft_set_plan(ARRAY_SIZE(kinds) * ARRAY_SIZE(perms));
+	ksft_set_plan((ARRAY_SIZE(kinds) + 1) * ARRAY_SIZE(perms));
 
 	/* On one CPU there is no TLB but its own that has what was mapped before. */
 	pin_self_to_any_cpu();
@@ -251,6 +293,8 @@ int main(void)
 		for (j = 0; j < ARRAY_SIZE(perms); j++)
 			run_nested(&lock_kinds[kinds[i]], perms[j]);
 	}
+	for (j = 0; j < ARRAY_SIZE(perms); j++)
+		run_no_stage2(perms[j]);
 
 	ksft_finished();
 }

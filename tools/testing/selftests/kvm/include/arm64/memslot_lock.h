@@ -63,6 +63,7 @@ void lock_set_cap(bool on);
 
 int guest_faults_open(pid_t tid);
 int guest_faults_open_range(pid_t tid, gpa_t gpa, u64 size);
+int lock_faults_open(void);
 u64 guest_faults(int fd);
 
 /* Number of the memslot of a struct lock_vm. */

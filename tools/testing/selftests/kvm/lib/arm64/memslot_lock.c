@@ -162,6 +162,34 @@ void lock_set_cap(bool on)
 	TEST_ASSERT(!syscall(__NR_capset, &header, data), "capset() failed, errno %d", errno);
 }
 
+static int event_open(const char *name, pid_t tid, const char *filter)
+{
+	struct perf_event_attr attr = {
+		.type	= PERF_TYPE_TRACEPOINT,
+		.size	= sizeof(attr),
+	};
+	char path[80];
+	FILE *file;
+	int fd, n;
+
+	snprintf(path, sizeof(path), "/sys/kernel/tracing/events/kvm/%s/id", name);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+	n = fscanf(file, "%llu", &attr.config);
+	fclose(file);
+	if (n != 1)
+		return -1;
+
+	fd = syscall(__NR_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	if (fd >= 0 && filter && ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter)) {
+		kvm_close(fd);
+		return -1;
+	}
+
+	return fd;
+}
+
 /**
  * guest_faults_open() - Count the stage-2 faults of a vCPU from now on
  * @tid:	The thread that runs the vCPU, 0 for the current one.
@@ -172,22 +200,7 @@ void lock_set_cap(bool on)
  */
 int guest_faults_open(pid_t tid)
 {
-	struct perf_event_attr attr = {
-		.type	= PERF_TYPE_TRACEPOINT,
-		.size	= sizeof(attr),
-	};
-	FILE *file;
-	int n;
-
-	file = fopen("/sys/kernel/tracing/events/kvm/kvm_guest_fault/id", "r");
-	if (!file)
-		return -1;
-	n = fscanf(file, "%llu", &attr.config);
-	fclose(file);
-	if (n != 1)
-		return -1;
-
-	return syscall(__NR_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	return event_open("kvm_guest_fault", tid, NULL);
 }
 
 /**
@@ -200,19 +213,21 @@ int guest_faults_open(pid_t tid)
  */
 int guest_faults_open_range(pid_t tid, gpa_t gpa, u64 size)
 {
-	int fd = guest_faults_open(tid);
 	char filter[80];
 
-	if (fd < 0)
-		return fd;
-
 	snprintf(filter, sizeof(filter), "ipa >= 0x%lx && ipa < 0x%lx", gpa, gpa + size);
-	if (ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter)) {
-		kvm_close(fd);
-		return -1;
-	}
 
-	return fd;
+	return event_open("kvm_guest_fault", tid, filter);
+}
+
+/**
+ * lock_faults_open() - Count faults of the thread on locked memory that KVM didn't expect
+ *
+ * Return: a file descriptor for guest_faults(), or -1 if the kernel can't do that.
+ */
+int lock_faults_open(void)
+{
+	return event_open("kvm_memslot_lock_fault", 0, "expected == 0");
 }
 
 /**

@@ -809,7 +809,8 @@ static u64 guest_enter_el1(u64 root, u64 el2_stack, u64 unused2, u64 unused3)
 
 	write_sysreg(GUEST_S2_VTCR, vtcr_el2);
 	write_sysreg(root, vttbr_el2);
-	sysreg_clear_set(hcr_el2, HCR_EL2_TGE, HCR_EL2_VM | HCR_EL2_RW);
+	sysreg_clear_set(hcr_el2, HCR_EL2_TGE | HCR_EL2_VM,
+			 HCR_EL2_RW | (root ? HCR_EL2_VM : 0));
 	isb();
 	asm volatile("tlbi vmalls12e1is\n\t"
 		     "dsb ish\n\t"
@@ -833,7 +834,7 @@ static u64 guest_enter_el1(u64 root, u64 el2_stack, u64 unused2, u64 unused3)
 /**
  * mte_vcpu_enter_el1() - Have a guest go on at EL1, as a guest of its own
  * @vcpu:	vCPU of mte_vm_add_vcpus_el2(), still at EL2.
- * @root:	Table of mte_guest_s2_create(), for its stage 2.
+ * @root:	Table of mte_guest_s2_create(), for its stage 2, or 0 to do without one.
  *
  * It has the registers, the memory and the functions of the guest at EL2, which it
  * returns to for exceptions that are taken to EL2: those are for handlers of
