@@ -1430,10 +1430,13 @@ static void run_threads(void)
 		kvm_pthread_create(&ids[i], NULL, threads[i].fn, (void *)threads[i].arg);
 
 	/* On a slow machine it takes longer until there is something to be seen. */
-	while (!fork_case_failed() && (ms < params.ms || (!had_enough() && ms < 20000))) {
+	while (!fork_case_failed() && (ms < params.ms || (!had_enough() && ms < 30000))) {
 		usleep(pick(&random, 10000));
-		/* One of those that lock, which can take long on a slow machine. */
-		if (!pick(&random, 8))
+		/*
+		 * One of those that lock. Where that takes longer than the time between two
+		 * signals, it isn't done once before they end.
+		 */
+		if (!pick(&random, 8) && ms < params.ms)
 			pthread_kill(ids[pick(&random, NR_LOCKERS)], SIGUSR1);
 		ms = now_ms() - start;
 	}
