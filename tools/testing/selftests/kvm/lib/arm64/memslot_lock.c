@@ -376,13 +376,15 @@ void lock_vm_fill(const struct lock_vm *lvm)
 }
 
 /**
- * lock_guest_write_forever() - Write all pages again and again, and never return
+ * lock_guest_write_forever() - Write all pages again and again
  * @addr:	Start of the memory in the guest.
  * @nr_pages:	Number of pages.
  * @stride:	Distance from one page to the next in bytes.
  * @unused:	For mte_vcpu_call().
  *
  * Each page starts with the number of times that it was written to.
+ *
+ * Return: doesn't, its type is for mte_vcpu_call().
  */
 u64 lock_guest_write_forever(u64 addr, u64 nr_pages, u64 stride, u64 unused)
 {
