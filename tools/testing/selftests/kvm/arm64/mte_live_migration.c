@@ -40,6 +40,7 @@
 #define NR_VCPUS	DIRTY_LOG_MAX_VCPUS
 #define SYSTEM_SLOT	0
 #define DATA_SLOT	1
+#define UCALL_SLOT	2
 #define NR_PAGES	64
 
 /* Large folios are not used if they are larger, as it would take too long. */
@@ -420,6 +421,23 @@ static void copy_regs(struct side *from, struct side *to)
 	}
 }
 
+/*
+ * The guest talks to the host by means of structures that have addresses of the
+ * VMM in them. Have new ones, as a VMM would for a device. A VM has as many
+ * pages as one set of them takes, and what its code leaves. So add some.
+ */
+static void replace_ucalls(struct side *side)
+{
+	struct kvm_vm *vm = side->vm;
+	u64 nr_pages = ucall_nr_pages_required(vm->page_size);
+
+	nr_pages = vm_adjust_num_guest_pages(vm->mode, nr_pages);
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, MTE_TEST_GPA + side->mem.size,
+				    UCALL_SLOT, nr_pages, 0);
+	vm->memslots[MEM_REGION_DATA] = UCALL_SLOT;
+	ucall_init(vm, vm->ucall_mmio_addr);
+}
+
 /* Count the pages that have other data, or other tags. */
 static void compare(struct side *from, struct side *to, u64 *data, u64 *tags)
 {
@@ -477,11 +495,7 @@ static void run(const struct testcase *test, struct side *from, struct side *to)
 	copy_regs(from, to);
 	compare(from, to, &data, &tags);
 
-	/*
-	 * The guest talks to the host by means of structures that have addresses
-	 * of the VMM in them. Have new ones, as a VMM would for a device.
-	 */
-	ucall_init(to->vm, to->vm->ucall_mmio_addr);
+	replace_ucalls(to);
 	start(to);
 	wait_for_bursts(to);
 	WRITE_ONCE(*(bool *)addr_gva2hva(to->vm, (gva_t)&stop), true);
