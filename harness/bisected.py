@@ -4,15 +4,15 @@
 
 A line of it is a column of make bisect, a key and the subject of a patch; it is about all
 patches that have the key. The key is made of what the column depends on and what is in
-patches/ and the files that the series adds: what differs from the base, without the
-numbers of lines, so that another point release of it makes no difference where the patches
+patches/ and the files that the series adds: what differs from the base, without
+line numbers, so that another point release of it makes no difference where the patches
 apply to it; and the configuration.
 
   style            message and edits of the patch, and its rows of checkpatch-allowed.ini
   kernel, sparse   the kernel before the patch and with it: without documentation and
                    selftests but with their modules
   selftests        tools/ and the headers that it uses, before the patch and with it
-  quick            kernel and selftests, and the selftests before, of which those that the
+  quick            kernel and selftests, and the selftests before, from which those that the
                    patch brings are known (QUICK=1)
   tests            kernel and selftests; has quick as well
 
@@ -217,7 +217,7 @@ def renewed(record, patches, keys, proven):
                 lines[key] = patch.subject
     new = Record(record.columns, lines)
     wanted = [c for c in RECORDED if c in record.columns or patches and all(new.has(c, mine) for mine in keys)]
-    # Who wants all tests need not say that they want some.
+    # Whoever wants all tests need not say that they want some.
     new.columns = tuple(c for c in wanted if c != 'quick' or 'tests' not in wanted)
     return new
 

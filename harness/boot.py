@@ -99,7 +99,7 @@ class _Reader:
 
 
 def _stop(process):
-    """Leave nothing behind: the whole group of QEMU goes, also what outlived QEMU."""
+    """Leave nothing behind: the whole group of QEMU goes, including what outlived QEMU."""
     for sig, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         try:
             os.killpg(process.pid, sig)
@@ -229,9 +229,9 @@ def run(words, tests, factor, stderr_path, result, on_start, on_end, nice=0):
     """Boot and follow until the guest powers off, hangs or dies.
 
     tests maps a name to its time-out in seconds, factor stretches all of them. result
-    is filled as it happens; on_start(name) and on_end(name, (end, value, milliseconds,
-    output)) are called when it does. nice is what the guest yields to others that run at
-    the same time.
+    is filled as things happen; on_start(name) and on_end(name, (end, value, milliseconds,
+    output)) are called when they do. nice is how much the guest yields to others that run
+    at the same time.
     """
     with open(stderr_path, 'wb') as stderr:
         # A group of its own, so that Ctrl-C at the terminal reaches us alone; not a session,

@@ -6,7 +6,7 @@
 # builds.sh names: check nothing but these.
 #
 # A build is bad if the series gives a warning or an error that the base does not give. Only
-# if there is one the base is built, in build/builds/NAME/base. With W=1, but for vmlinux:
+# if there is one is the base built, in build/builds/NAME/base. With W=1, but for vmlinux:
 # most of what that says is of files that the series does not touch.
 #
 # make says nothing of an object that it has. So the objects of a build stay only if it was

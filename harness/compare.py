@@ -2,14 +2,14 @@
 """Mainline's own tests on the base and on the series, side by side: nothing may be worse.
 
 A result is worse where a test, or a case of one, passed on the base and does not on the
-series, or skipped there and fails here. What tests.ini expects of a test is held against it
-on both besides, as in every run (judge.py).
+series, or skipped there and fails here. What tests.ini expects of a test is also held against
+it on both, as in every run (judge.py).
 """
 
 # From good to bad; the last stands for what was not run.
 RANK = ('pass', 'skip', 'fail', 'untrusted', 'not run')
 
-# Cases that differ, and that are named, of each test.
+# How many of the cases that differ are named for each test.
 NAMED = 3
 
 

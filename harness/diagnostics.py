@@ -16,7 +16,7 @@ import re
 import sys
 
 # "x.c:1:2: warning: text", "Warning: x.h:1 text", "x.rst:1: WARNING: text"; what the
-# linker says of a symbol. Of the source that a compiler shows nothing counts.
+# linker says of a symbol. Nothing of the source that a compiler shows counts.
 SAID = re.compile(r'(?:^|[\s:])(?:warning|(?:fatal )?error|severe|critical): |'
                   r': undefined reference to |: multiple definition of ', re.I)
 SOURCE = re.compile(r'^\s*\d* \|')

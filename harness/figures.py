@@ -22,7 +22,7 @@ MACHINE = 'max-icount'
 
 _FIGURE = re.compile(r'^# figure (\S+) (\d+) (\d+)$', re.M)
 _TERM = re.compile(r'(base|series):([\w-]+)/([\w.-]+)')
-# What two boots of the same differ by, in percent, is among the figures.
+# What two boots of the same kernel differ by, in percent, is among the figures.
 _SPREAD = re.compile(r'spread (\d+\.\d+)')
 
 HEAD = '''# Benchmarks

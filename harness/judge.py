@@ -10,7 +10,7 @@ A verdict is one of
   unexpected  it skipped where it must not: nothing was shown, so the run cannot be
               trusted
   untrusted   its output is no evidence: truncated, without its plan, or its exit
-              status says something else than its output
+              status says something other than its output
 
 Exit status of a run:
 
@@ -140,7 +140,7 @@ class Outcome:
 
 _ASSERTION = '==== Test Assertion Failure ===='
 _RESULT = re.compile(r'(not )?ok \d+')
-# What every test of some kind prints, and says nothing.
+# What every test of some kind prints, and which says nothing.
 _IDLE = re.compile(r'Random seed: |# (Totals:|figure|Planned tests !=|Starting \d+ tests| +RUN) |1\.\.|K?TAP version ')
 
 
@@ -151,7 +151,7 @@ def _last_line(output):
 
 
 def _skip_reason(output):
-    """Of the line that says so, without what it begins with."""
+    """The line that says so, without what it begins with."""
     for line in reversed(output.split('\n')):
         match = re.search(r'# SKIP\b[ -]*(.*\S)', line) or \
             re.match(r'\s*(?:# )?(?:SKIP(?:PED)?|Skipp(?:ed|ing)(?: test)?)\b[:, -]+(.*\S)', line, re.I)

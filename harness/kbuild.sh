@@ -26,7 +26,7 @@ merge_fragments() (
 )
 
 # What the build depends on: the tree, but for what is not part of a kernel. With
-# changes that are not committed make alone can tell.
+# changes that are not committed, only make can tell.
 tree_id() {
 	if [ -n "$(git -C "$tree" status --porcelain -- . ':!Documentation' ':!tools/testing' | head -n 1)" ]; then
 		date +%s%N

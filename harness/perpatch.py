@@ -14,7 +14,7 @@ For each, in order:
              skip as they must there, as judge.py has it. There is no exception: a patch
              that brings a test comes after what the test needs
 
-All that is compiled is compared, so that of a change to a header each user of it counts.
+All that is compiled is compared, so that with a change to a header each user of it counts.
 "Before" is the patch before it that was built.
 
 Kernel and selftests are built in build/bisect, from commit to commit, so that make compiles
@@ -22,8 +22,8 @@ what a patch touches. What was seen is kept there in small files, by what it dep
 source without documentation and tests, the config and the compiler for a kernel's warnings;
 that kernel, the test's program, its section in tests.ini and what boots and judges it for
 a test. So a patch that changes documentation costs nothing, one that changes a test a
-boot with that test, and what was seen once is not done again, also after an interrupt. A
-failure is not kept.
+boot with that test, and what was seen once is not done again, not even after an interrupt.
+A failure is not kept.
 
 Environment: TOPIC=, a topic without its number; PATCHES=, numbers and ranges in it (in the
 series if there is no TOPIC), "3-5 9"; ONLY=, the columns that are looked at, "kernel,sparse";
@@ -62,10 +62,10 @@ HOME = os.path.join(run.BUILD, 'bisect')
 TREE = os.path.join(HOME, 'tree')
 LOG = os.path.join(run.BUILD, 'log')
 
-# Goes up when what is kept would be another with the same input.
+# Goes up when what is kept would be different with the same input.
 FORMAT = 1
 
-# What decides over a test besides kernel, program and expectation.
+# What decides a test's result besides kernel, program and expectation.
 JUDGES = ('boot.py', 'judge.py', 'ledger.py', 'splats', 'splats-allowed.ini')
 # What of a row of tests.ini does not.
 INDIFFERENT = ('why', 'base', 'base_args', 'base_shows', 'run', 'not_on')
@@ -446,7 +446,7 @@ class Bisect:
         return found
 
     def build_to_boot(self, commit):
-        """Kernel, selftests and image of that commit, also where what they say is known."""
+        """Kernel, selftests and image of that commit, even where what they say is known."""
         if self.built == commit:
             return True
         worktree.at(TREE, commit)
@@ -653,7 +653,7 @@ def on_record():
 def keep(rows, patches, keys, columns, quick):
     """What the rows show, all of them good, goes on record.
 
-    The keys are of before the run: what is edited in the meantime was not looked at.
+    The keys are from before the run: what is edited in the meantime was not looked at.
     """
     shown = ['quick' if column == 'tests' and quick else column for column in columns]
     proven = {(column, keys[row.patch.number - 1][column]) for row in rows for column in shown}

@@ -45,7 +45,7 @@ while read -r c; do
 	esac
 	[ "$(git rev-parse "$c^{tree}")" != "$(git rev-parse "$c^^{tree}")" ] ||
 		die "$at changes nothing"
-	# What ends a message in a mailed patch, git mailinfo takes for the end here.
+	# git mailinfo takes what ends a message in a mailed patch for the end here.
 	! git log -1 --format=%b "$c" | grep -Eq '^(---( |$)|diff -|Index: )' ||
 		die "$at: a line of the message would end it: ---, diff - or Index:"
 	named=$(git log -1 --format='%(trailers:key=Topic,valueonly)' "$c" | sed '/^$/d')

@@ -7,8 +7,8 @@ Called by the Makefile:
   run.py names    check TESTS, MACHINES, KERNEL, BOOTS and TIMEOUT_FACTOR of the environment
   run.py run      TESTS, MACHINES and KERNEL of the environment choose
   run.py check    what harness/matrix says
-  run.py regression   what harness/matrix.regression says, of that what TESTS and MACHINES choose;
-                  regression-names checks that it is anything
+  run.py regression   what TESTS and MACHINES choose of what harness/matrix.regression says;
+                  regression-names checks that this is not empty
   run.py doctor   what this host has, and what each machine will run
   run.py shell    a shell in the first of MACHINES
 
@@ -297,7 +297,7 @@ class Run:
         print(text, flush=True)
 
     def execute(self, plans):
-        """plans: [(variant, machine, tests)]; what needs more memory boots apart.
+        """plans: [(variant, machine, tests)]; what needs more memory boots separately.
 
         A fourth item is added to the name of the job.
         """
@@ -495,7 +495,7 @@ def plan_run(run):
         tests = [t for t in run.tests.values() if t.run]
     plans = []
     for name in names:
-        # Who names a test gets it, also where it is not run by default.
+        # Whoever names a test gets it, even where it is not run by default.
         mine = [t for t in tests if words or not {name, variant} & set(t.not_on)]
         plans.append((variant, name, mine))
     return plans

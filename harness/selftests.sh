@@ -38,7 +38,7 @@ selftests() {
 		compile
 		return
 	fi
-	# Their makefiles print no object's name but in the whole command.
+	# Their makefiles print an object's name only in the whole command.
 	{ compile || echo 'selftests: failed'; } 2>&1 | awk '
 		$0 == "selftests: failed" { bad = 1; next }
 		/^[^ ]*gcc .* -o / { sub(/.* -o /, ""); print "  CC      " $1; fflush(); next }

@@ -11,11 +11,11 @@
 # The commits that tree.sh composed are written again with that identity, in a repository
 # of its own that borrows the base's objects, and made mails by git format-patch. Checks,
 # each with a name, say what is missing (mailcheck.py, patchcheck.sh, get_maintainer.pl);
-# what is found in checkpatch's report and is to stay is in checkpatch-allowed.ini. At last
-# git am applies the mails to the base, those of the topics that come before first, as who
-# gets them would: in a sparse checkout of just the files that they touch, which takes a
-# second and not a kernel tree. Identity and dates being the same, it has to arrive at the
-# very commit ids: same trees, same messages.
+# what is found in checkpatch's report and is to stay is in checkpatch-allowed.ini. Finally,
+# git am applies the mails to the base, first those of the topics that come before, as
+# whoever gets them would: in a sparse checkout of just the files that they touch, which
+# takes a second and not a kernel tree. Identity and dates being the same, it has to arrive
+# at the very same commit ids: same trees, same messages.
 
 . harness/lib.sh
 series_identity
@@ -70,7 +70,7 @@ base_names() {
 	fi
 }
 
-# The commits up to the topic's last, by who sends them. refs/series/base is the base,
+# The commits up to the topic's last, by whoever sends them. refs/series/base is the base,
 # refs/series/start the last commit of the topics before, refs/heads/$name the topic.
 write_commits() {
 	git init -q -b "$name" "$repo"
@@ -110,8 +110,8 @@ checks() {
 			echo "$(basename "$p"): get_maintainer.pl knows no maintainer of what it touches" | found recipients
 		cat "$work/who"
 	done >"$work/roles"
-	# A maintainer of the files is asked; others are told, and so is who only looks out
-	# for a word.
+	# A maintainer of the files is asked; others are told, and so is whoever only
+	# looks out for a word.
 	grep -E '> \((maintainer|supporter):' "$work/roles" | grep -v ':Keyword:' |
 		sed -E 's/^(.*<[^<>]*>) \(.*/\1/' | awk '!seen[$0]++' >"$work/to" || true
 	sed -E 's/^(.*<[^<>]*>|[^ ]+) \(.*/\1/' "$work/roles" |

@@ -245,7 +245,7 @@ static bool wait_event(int fd, long long until)
 	return ppoll(&pfd, 1, &ts, &none) > 0;
 }
 
-/* A signal mask stays over exec, and no test must see one of its parent's. */
+/* A signal mask survives exec, and no test must see its parent's. */
 static void unblock_signals(void)
 {
 	sigset_t none;
@@ -362,8 +362,8 @@ static void open_channel(void)
 
 /*
  * A system that was hibernated asks QEMU whether ports are connected before it gives it
- * buffers for the answer (virtcons_restore()). So the answer is lost, and who writes to
- * a port waits for ever. The driver asks again when it is bound.
+ * buffers for the answer (virtcons_restore()). So the answer is lost, and whoever
+ * writes to a port waits for ever. The driver asks again when it is bound.
  */
 static void reattach_channel(void)
 {
@@ -940,7 +940,7 @@ static void run_probe(void)
 
 /*
  * An object counts as leaked when nothing points to it, it is older than five
- * seconds and it did not change since the scan before. Some configurations
+ * seconds and it has not changed since the previous scan. Some configurations
  * report it only when it is found again; once is enough here.
  */
 static void report_kmemleak(void)
@@ -990,7 +990,7 @@ static void __noreturn run_shell(void)
 	power_off();
 }
 
-/* Not SIG_DFL, which a signal that is ignored by default does not interrupt. */
+/* Not SIG_DFL: a signal that is ignored by default interrupts nothing. */
 static void child_ended(int signal)
 {
 	(void)signal;

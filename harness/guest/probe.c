@@ -202,7 +202,7 @@ static bool has_vfio(void)
 
 /*
  * Megabytes of the machine's memory that are nowhere in what the kernel knows, because
- * of mem= on its command line. Only what is behind the kernel's memory is looked at.
+ * of mem= on its command line. Only what is beyond the kernel's memory is looked at.
  */
 static long hidden_mb(void)
 {
@@ -276,7 +276,7 @@ static void kernel(void)
 
 /* ---------------------------------------------------------------------- KVM */
 
-/* The vCPU that a VMM gets which asks for nothing. */
+/* The vCPU that a VMM which asks for nothing gets. */
 static bool has_vcpu(int vm)
 {
 	struct kvm_vcpu_init init;

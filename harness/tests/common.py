@@ -80,7 +80,7 @@ class Done:
 class Sandbox(unittest.TestCase):
     """A copy of Makefile and harness/ in a temporary directory: self.top.
 
-    A copy and no link: refresh writes to harness/base. Each test is held to leave no
+    A copy, not a link: refresh writes to harness/base. Each test is held to leave no
     process behind.
     """
 

@@ -121,7 +121,7 @@ class Fake(BootTest):
         self.assertEqual(list(result.tests), ['a'])
 
     def test_hang_in_a_test(self):
-        """The guest's own time-out did not fire: ours is the test's and grace."""
+        """The guest's own time-out did not fire: ours is the test's plus grace."""
         started = time.monotonic()
         result = self.fake('hello,hang=a', tests={'a': 1}, factor=0.2, boot_timeout=100, grace=0.5)
         self.assertIn('in a', result.ended)

@@ -2,8 +2,8 @@
 """mutants.py: what a mutant's file has to say, and when one counts as killed.
 
 Holds: a slip in the file is found before anything is built; a test that fails in
-another case than the one that is named does not count, nor one that skips, was not run,
-or that the guest took with it. The mutants of the repository are read as well.
+a case other than the one that is named does not count, nor does one that skips, was not
+run, or that the guest took with it. The mutants of the repository are read as well.
 """
 
 import os

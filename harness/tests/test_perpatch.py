@@ -2,7 +2,7 @@
 """perpatch.py on a base of a few files, with scripts that play compiler, sparse and guest.
 
 Holds: each patch is compared with the one before it, object by object, whatever was built
-in between; what moved is not new; a test is run from the patch on that brings it, again
+in between; what moved is not new; a test is run starting with the patch that brings it, again
 where kernel or program changed, and nowhere else; what was seen once is not done again,
 an interrupted run goes on, a failure is not kept; what goes on record (KEEP=1) was seen
 good, and stays there until it is something else; bad input gets one line.
@@ -276,7 +276,7 @@ class Bad(PerPatchTest):
         self.assertEqual(self.wrong(), [('2-more/0001', 'tests', 'one: fail: it does'),
                                         ('2-more/0002', 'tests', 'one: fail: it does')])
         self.calls()
-        # Of a failure nothing is kept, of what passed beside it all.
+        # Nothing of a failure is kept, all of what passed beside it is.
         self.bisect(status=1, PATCHES='4')
         self.assertEqual([c for c in self.calls() if c.startswith('boot')], ['boot one'])
 

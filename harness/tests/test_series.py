@@ -2,7 +2,7 @@
 """series.sh and mailcheck.py on a base of a few files, with scripts that play the kernel's.
 
 Holds: what is written is a topic that git am turns into the composed trees, by the one who
-signs it off, to whom get_maintainer.pl names, and says what it applies to; each check stops
+signs it off, to those get_maintainer.pl names, and says what it applies to; each check stops
 what it is there for, by its name, and nothing is written then; what is tolerated has a
 reason; bad input gets one line; an interrupt leaves nothing behind.
 """

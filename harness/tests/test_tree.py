@@ -44,7 +44,7 @@ class TreeTest(common.Sandbox):
         super().setUp()
         self.make_base(self.top)
         self.tree = os.path.join(self.top, 'build/series/tree')
-        # Nothing of who runs this may decide anything.
+        # Nothing about who runs this may decide anything.
         self.write('../.gitconfig', '[user]\nname = A\nemail = a@b\n[diff]\nnoprefix = true\n'
                    '[core]\nautocrlf = true\n[commit]\ngpgsign = true\n')
 
@@ -488,7 +488,7 @@ class Refresh(TreeTest):
         self.nothing_written('Nothing')
 
     def test_same_subject_twice(self):
-        """Which topic a commit is of is told by its subject."""
+        """A commit's subject tells which topic it belongs to."""
         self.composed()
         self.commit('arch/arm64/kvm/guest.c', 'x\n', 'KVM: arm64: Fix the first thing')
         self.nothing_written('Fix the first thing')

@@ -11,27 +11,27 @@
  * the memory that the guest has access to is what the VMM has mapped, whether the
  * memslot is locked or not. Hence nothing here depends on the pins for safety, and
  * a page can be unpinned while stage 2 maps it. Where an MMU notifier was called
- * but the mapping of the VMM still is, or is again, the page that was pinned, it
- * is mapped again, which is called a repair.
+ * but the VMM still maps, or maps again, the page that was pinned, the page is
+ * mapped again, which is called a repair.
  *
  * Locking. A memslot points to its lock, struct kvm_memslot_lock, by
  * kvm_memory_slot::arch.lock.
  *
  *  - The pointer is written with kvm->slots_lock and kvm->mmu_lock (for writing)
- *    held, so that either is enough for who reads it. The exception is when the
+ *    held, so that either is enough for a reader. The exception is when the
  *    mm is released: nobody can be in an ioctl of the VM then, and the MMU lock
  *    is enough.
  *
- *  - The state and what is known of regions is protected by kvm->mmu_lock, but
+ *  - The state and what is known of regions are protected by kvm->mmu_lock, but
  *    for the pinned pages, which are the business of one thread alone: the one
- *    that locks for as long as the state is LOCK_PINNING, the one that has
- *    cleared the pointer afterwards. Others read them with the MMU lock held and
+ *    that locks for as long as the state is LOCK_PINNING, afterwards the one
+ *    that has cleared the pointer. Others read them with the MMU lock held and
  *    the state known to be LOCK_LOCKED.
  *
- *  - Pages are pinned, unpinned and accounted without kvm->slots_lock. To pin a
- *    page can take as long as the VMM likes (userfaultfd), and the VMM may need
- *    another memslot until then. What stands in for kvm->slots_lock is the state
- *    LOCK_PINNING: the memslot can't be changed, locked or unlocked.
+ *  - Pages are pinned, unpinned and accounted without kvm->slots_lock. Pinning
+ *    a page can take as long as the VMM likes (userfaultfd), and the VMM may
+ *    need another memslot meanwhile. What stands in for kvm->slots_lock is the
+ *    state LOCK_PINNING: the memslot can't be changed, locked or unlocked.
  *
  *  - The order is kvm->slots_lock, mmap_lock, kvm->mmu_lock. The worker that
  *    repairs what MMU notifiers have unmapped is in a kvm->srcu read-side critical
@@ -154,7 +154,7 @@ struct lock_ctx {
 	enum kvm_pgtable_walk_flags	walk_flags;
 	/* The VMM wants to know when it is written to */
 	bool				uffd_wp;
-	/* CPUs may have less permissions in their TLBs than stage 2 has */
+	/* CPUs may have fewer permissions in their TLBs than stage 2 has */
 	bool				flush_tlbs;
 	/* How many pages to try at a time */
 	unsigned long			batch;
@@ -211,7 +211,7 @@ static void lock_take_zapped(struct kvm_memslot_lock *lock, unsigned long *start
 	lock->zap_end = 0;
 }
 
-/* Release what a region holds. It must be out of reach for everybody else. */
+/* Release what a region holds. It must be out of reach of everybody else. */
 static void region_unpin(struct locked_region *region, bool dirty)
 {
 	unsigned long i, nr;
@@ -272,8 +272,8 @@ static int ctx_init(struct lock_ctx *ctx, struct kvm *kvm, struct kvm_memory_slo
 	};
 
 	/*
-	 * There is nothing to do for the data cache then, nor is there ever for the
-	 * I-cache: see ctx_look_at_vma().
+	 * With FWB there is nothing to do for the data cache, nor is there ever for
+	 * the I-cache: see ctx_look_at_vma().
 	 */
 	if (cpus_have_final_cap(ARM64_HAS_STAGE2_FWB))
 		ctx->walk_flags = KVM_PGTABLE_WALK_SKIP_CMO;
@@ -337,8 +337,8 @@ static int ctx_look_at_vma(struct lock_ctx *ctx, unsigned long hva, bool writabl
 
 /*
  * Whether what was found out about pages since ctx_look_at_vma() can be out of date. An
- * invalidation that hasn't ended counts only if it is one of these pages: it can take
- * long, and its end is noticed by the sequence number.
+ * invalidation that hasn't ended counts only if it is of one of these pages: it can
+ * take long, and its end is noticed by the sequence number.
  *
  * The MMU lock is held.
  */
@@ -374,7 +374,7 @@ static int ctx_relax_leaf(struct lock_ctx *ctx, gfn_t gfn)
 
 /*
  * Map a leaf. Returns 0 if there was none, or another one, 1 if there was, -EAGAIN if
- * it is worth to try again, or another negative error code.
+ * it is worth trying again, or another negative error code.
  *
  * The MMU lock is held for writing, and ctx_is_stale() was asked with it held.
  */
@@ -444,15 +444,15 @@ static long ctx_pin(struct lock_ctx *ctx, struct kvm_memslot_lock *lock, gfn_t g
 		return ret;
 
 	/*
-	 * Pages that exist are had at little cost. Those that don't may take long,
-	 * which must be possible to interrupt, and it is these that errors are of.
+	 * Pages that exist are cheap to get. Getting those that don't may take long
+	 * and must be interruptible, and it is these that errors are about.
 	 */
 	nr = min(nr, (ctx->vma_end - hva) >> PAGE_SHIFT);
 	ret = pin_user_pages_fast(hva, nr, flags | FOLL_NOFAULT, ctx->pages);
 	if (ret <= 0)
 		ret = pin_user_pages_unlocked(hva, nr, ctx->pages, flags |
 					      FOLL_HWPOISON | FOLL_INTERRUPTIBLE);
-	/* The mmap lock was not to be had because of a fatal signal */
+	/* The mmap lock couldn't be taken because of a fatal signal */
 	if (ret == -EAGAIN)
 		return -EINTR;
 
@@ -469,8 +469,8 @@ static bool page_is_managed(const struct page *page)
 }
 
 /*
- * Initialise the tags of pinned pages before the MMU lock is taken. It is the map
- * walker who sees to it that tags are valid, and this takes nothing away from it:
+ * Whether to initialise the tags of pinned pages, before the MMU lock is taken. It is the map
+ * walker that sees to it that tags are valid, and this takes nothing away from it:
  * it is left with a look at the flags, doesn't hold up MMU notifiers and vCPUs for
  * the time that it takes to initialise a large folio, and doesn't return -EAGAIN
  * for pages that another thread is busy with. That this is safe without the lock
@@ -501,7 +501,7 @@ static void region_reset(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 	region_unpin(&old, lock->writable);
 }
 
-/* Or -EAGAIN if the VMM doesn't have it mapped, as while it is being changed. */
+/* Or -EAGAIN if the VMM hasn't mapped it, e.g. while it is being changed. */
 static long block_size(struct lock_ctx *ctx, gfn_t gfn, bool writable)
 {
 	unsigned long hva = __gfn_to_hva_memslot(ctx->slot, gfn);
@@ -527,11 +527,11 @@ static long block_size(struct lock_ctx *ctx, gfn_t gfn, bool writable)
 /*
  * Lock the block at a region, which must be part of a memslot that is locked for
  * writing. Returns the number of regions, 0 if there is no block, -EAGAIN if it
- * is worth to try again, or another negative error code.
+ * is worth trying again, or another negative error code.
  *
  * The first page gets pinned, or created. If it has become part of a block of the
  * user's page tables, so have the others, they are of the same folio, and they can
- * be written to. Should the VMM change that, an MMU notifier will tell before.
+ * be written to. Should the VMM change that, an MMU notifier will tell first.
  */
 static long lock_block(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 		       unsigned long r)
@@ -608,7 +608,7 @@ out_unpin:
 
 /*
  * Lock pages of a region, from @gfn on, as many of them as are of the same VMA and
- * can be pinned at once. Returns how many that were, -EAGAIN if it is worth to try
+ * can be pinned at once. Returns how many that was, -EAGAIN if it is worth trying
  * again, or another negative error code.
  */
 static long lock_pages(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
@@ -674,11 +674,11 @@ out_unpin:
 }
 
 /*
- * Whether to try once more what an MMU notifier came in between. The pin itself can
+ * Whether to retry what an MMU notifier got in the way of. The pin itself can
  * be the reason, by moving a page that must not be pinned where it is, or breaking
  * COW. So the second try often does it. If it is others who invalidate something all
- * the time, have less pages depend on a moment when nobody does; and don't give up
- * before it is one, as to pin many can take longer than the time there is.
+ * the time, have fewer pages depend on a moment when nobody does; and don't give up
+ * before it is down to one, as pinning many can take longer than the time there is.
  */
 static int lock_retry(struct lock_ctx *ctx, int tries)
 {
@@ -739,8 +739,8 @@ static long lock_region(struct lock_ctx *ctx, struct kvm_memslot_lock *lock,
 }
 
 /*
- * Lock all regions, and those once more that were zapped in the meantime, until
- * there is none: at some moment, all of the memslot is mapped.
+ * Lock all regions, and once more those that were zapped in the meantime, until
+ * there are none: at some moment, all of the memslot is mapped.
  */
 static int lock_regions(struct lock_ctx *ctx, struct kvm_memslot_lock *lock)
 {
@@ -793,7 +793,7 @@ static int lock_regions(struct lock_ctx *ctx, struct kvm_memslot_lock *lock)
 			kvm_memslot_lock_request_flush(kvm);
 		/*
 		 * A leaf may have got its permissions long ago, by a fault that left the
-		 * TLBs of other CPUs to faults of theirs. After slots_lock was dropped,
+		 * TLBs of other CPUs to faults of their own. Once slots_lock is dropped,
 		 * there may be no such memslot.
 		 */
 		ctx->flush_tlbs = true;
@@ -936,7 +936,7 @@ err_slots:
 
 /*
  * Take the lock from a memslot. Nobody finds it by the pointer afterwards, and the
- * caller is to free it once slots_lock was dropped. What can remain mapped does.
+ * caller is to free it once slots_lock is dropped. What can remain mapped does.
  */
 static struct kvm_memslot_lock *unlock_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
@@ -1035,7 +1035,7 @@ int kvm_memslot_lock_ioctl(struct kvm *kvm, const struct kvm_enable_cap *cap)
  * @change:	What is going to change.
  *
  * See kvm_arch_check_memslot_change(). Called with kvm->slots_lock held. A memslot
- * that is being locked must stay where it is in every respect. One that is locked
+ * that is being locked must stay as it is in every respect. One that is locked
  * can have the logging of dirty pages enabled or disabled, provided that the guest
  * takes a fault on its first write to a page.
  *
@@ -1063,9 +1063,9 @@ int kvm_memslot_lock_check_change(const struct kvm_memory_slot *old,
  * @range:	The range, which lies in a memslot.
  *
  * If the memslot is locked, have what is unmapped mapped again by the thread that
- * is busy locking it, or by a worker. Both look whether there is an invalidation
+ * is busy locking it, or by a worker. Both check whether there is an invalidation
  * of the pages that they are going to map, so that they do nothing before it has
- * ended, or again if there is another one by then: see ctx_is_stale().
+ * ended, nor if there is another one by then: see ctx_is_stale().
  *
  * Called with kvm->mmu_lock held for writing, after kvm_mmu_invalidate_start().
  * Doesn't sleep.
@@ -1090,7 +1090,7 @@ void kvm_memslot_lock_zap(struct kvm *kvm, const struct kvm_gfn_range *range)
 		end = gfn_to_region(lock, ALIGN(range->end, PUD_PAGES) - 1) + 1;
 
 	/*
-	 * Pages that were not mapped yet are none that were unmapped. To pin them can
+	 * Pages that were not mapped yet don't count as unmapped. Pinning them can
 	 * be the reason for each of them to be replaced.
 	 */
 	for (; lock->state == LOCK_PINNING && start < end; start++) {
@@ -1118,8 +1118,8 @@ void kvm_memslot_lock_zap(struct kvm *kvm, const struct kvm_gfn_range *range)
 
 /*
  * Whether stage 2 maps the page that was pinned. If it doesn't, @gfn becomes the next one
- * that it may: there is nothing in the rest of a hole, and a block has either all of the
- * pages of another block or none.
+ * that it may map: there is nothing in the rest of a hole, and a block has either all of
+ * the pages of another block or none.
  */
 static bool region_is_mapped(struct kvm *kvm, const struct kvm_memslot_lock *lock,
 			     unsigned long r, gfn_t *gfn)
@@ -1150,7 +1150,7 @@ static bool region_is_mapped(struct kvm *kvm, const struct kvm_memslot_lock *loc
  *
  * Pinned pages can't be reclaimed. But those of shmem would be unmapped before that is
  * found out, and without the access flag the next access is a fault unless the CPU
- * sets it. So what a lock has mapped is young, from the moment on that it is mapped: it
+ * sets it. So what a lock has mapped is young from the moment that it is mapped: it
  * may take long until all of the memslot is. The page beside it may be one that the VMM
  * has replaced.
  *
@@ -1255,8 +1255,8 @@ bool kvm_memslot_lock_keep_mapped(const struct kvm_memory_slot *slot)
  * @slot:	The memslot, locked or not.
  * @gfn:	The page that the fault was for.
  *
- * Say so if this was not to be expected. It is if an MMU notifier was called, and
- * the page wasn't mapped again yet, or the VMM has mapped another one.
+ * Say so if this was unexpected. It is expected if an MMU notifier was called, and
+ * the page hasn't been mapped again yet, or the VMM has mapped another one.
  *
  * Called with kvm->mmu_lock held. Doesn't sleep.
  */
@@ -1314,7 +1314,7 @@ static struct page *repair_get_page(const struct lock_ctx *ctx, gfn_t gfn)
 	/*
 	 * It is mapped read-only for the kernel to see when it is written to, or used.
 	 * Pretend that it is, but not if it is the VMM who wants to know: that the guest
-	 * takes a fault is its wish then. Nor for another page, which could have to be
+	 * takes a fault is its wish then. Nor for another page, which might have to be
 	 * copied for that.
 	 */
 	if (ctx->uffd_wp || !repair_is_pinned(ctx, gfn, page) ||
@@ -1333,7 +1333,7 @@ out_put:
 /*
  * Find the pages that the VMM has mapped by now, without creating any: what the VMM
  * has unmapped is to remain unmapped. The elements of ctx->pages are NULL where
- * there is no page, or not with the permissions that are needed. Returns how many
+ * there is no page, or none with the permissions that are needed. Returns how many
  * pages, of those that were asked for, are of the same VMA, or of none.
  */
 static unsigned long repair_get_pages(struct lock_ctx *ctx, gfn_t gfn, unsigned long nr,
@@ -1349,7 +1349,7 @@ static unsigned long repair_get_pages(struct lock_ctx *ctx, gfn_t gfn, unsigned 
 	guard(mmap_read_lock)(mm);
 
 	if (ctx_look_at_vma(ctx, hva, writable)) {
-		/* There may be more behind a hole, and behind what the memslot can't have. */
+		/* There may be more beyond a hole, and beyond what the memslot can't have. */
 		vma = find_vma(mm, hva);
 		end = !vma ? ULONG_MAX : vma->vm_start > hva ? vma->vm_start : vma->vm_end;
 		nr = min(nr, (end - hva) >> PAGE_SHIFT);
@@ -1374,8 +1374,8 @@ static unsigned long repair_get_pages(struct lock_ctx *ctx, gfn_t gfn, unsigned 
 }
 
 /*
- * Map those of the pages that were found which are the pinned ones, from @gfn on, and
- * count those that aren't. Returns how many pages that were, which is all of the region if
+ * Of the pages that were found, map those that are the pinned ones, from @gfn on, and
+ * count those that aren't. Returns how many pages that was, which is all of the region if
  * it could be mapped by a block, or a negative error code: -EAGAIN if there is an MMU
  * notifier, or the VMM doesn't have it mapped for a moment, and -ENOENT if there is
  * nothing left to do.
@@ -1410,7 +1410,7 @@ static long repair_map(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, unsigne
 	region = &lock->regions[r];
 	i = gfn - region_start(lock, r);
 
-	/* As in lock_block(): the pages behind the first one are of the same folio. */
+	/* As in lock_block(): the pages after the first one are of the same folio. */
 	size = PAGE_SIZE;
 	if (region->flags & REGION_BLOCK && !i && ctx->pages[0] &&
 	    page_to_pfn(ctx->pages[0]) == region->pfn)
@@ -1452,7 +1452,10 @@ static long repair_map(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, unsigne
 	return nr;
 }
 
-/* Find the pages of a region and map them. See repair_map() for what is returned. */
+/*
+ * Find the pages of a region and map them. Returns how many of them aren't the pinned
+ * ones, or an error of repair_map().
+ */
 static long repair_pages(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, gfn_t end,
 			 bool writable, bool block)
 {
@@ -1488,7 +1491,7 @@ static long repair_pages(struct lock_ctx *ctx, unsigned long r, gfn_t gfn, gfn_t
 }
 
 /*
- * Repair a region. Returns 0, or if there is a reason to try again how often that has
+ * Repair a region. Returns 0, or, if there is a reason to try again, how often that has
  * been done without success, at least 1.
  */
 static int repair_region(struct lock_ctx *ctx, unsigned long r, gfn_t start, gfn_t end,
@@ -1511,11 +1514,11 @@ static int repair_region(struct lock_ctx *ctx, unsigned long r, gfn_t start, gfn
 
 	region = &lock->regions[r];
 	region->flags &= ~REGION_REPAIR;
-	/* An MMU notifier since it was begun starts all over. */
+	/* If an MMU notifier was called since it was begun, start all over. */
 	if (region->flags & REGION_ZAPPED)
 		return 1;
 
-	/* Pages that are being moved, which fails, come back without a notifier. */
+	/* Pages whose move fails come back without a notifier. */
 	if (misses == -EAGAIN)
 		again = 1;
 	else if (misses && ++region->repair_tries < REPAIR_TRIES)
@@ -1538,8 +1541,8 @@ static int repair_region(struct lock_ctx *ctx, unsigned long r, gfn_t start, gfn
 }
 
 /*
- * Returns 0, or if there is a reason to look at the memslot again later how often that has
- * been done without success, of the region where that is the least.
+ * Returns 0, or, if there is a reason to look at the memslot again later, how often that
+ * has been done without success, for the region where that is the least.
  */
 static int repair_memslot(struct lock_ctx *ctx, long *budget)
 {
@@ -1681,7 +1684,7 @@ void kvm_memslot_lock_request_flush(struct kvm *kvm)
  * kvm_memslot_lock_flush() - Clean the caches for locked memslots
  * @kvm:	The VM.
  *
- * Handles KVM_REQ_FLUSH_LOCKED_MEMSLOTS. Once it returns, what the VMM has written
+ * Handles KVM_REQ_FLUSH_LOCKED_MEMSLOTS. Once it returns, what the VMM wrote
  * before the request is visible to a vCPU whose MMU is off. All vCPUs wait for the
  * one that does it. The flag is cleared first, so that a request that is made
  * meanwhile isn't lost.
@@ -1726,8 +1729,8 @@ void kvm_memslot_lock_init_vm(struct kvm *kvm)
  * @kvm:	The VM.
  * @slot:	The memslot, locked or not.
  *
- * May be called for the same memslot by two threads: the MMU lock has one of them
- * find the lock. Sleeps, and takes the mmap lock.
+ * May be called for the same memslot by two threads: the MMU lock lets only one of
+ * them find the lock. Sleeps, and takes the mmap lock.
  *
  * Return: true if the memslot was locked.
  */
@@ -1765,8 +1768,8 @@ bool kvm_memslot_lock_release(struct kvm *kvm, struct kvm_memory_slot *slot)
  * because the VM is destroyed or because the last thread of the VMM has exited, and
  * both can happen at the same time. In any case no thread is in an ioctl of the VM,
  * as those are for the VMM alone: no memslot is changed or locked concurrently, and
- * kvm->slots_lock, which can't be taken here, isn't needed. The MMU lock has each
- * lock be freed once.
+ * kvm->slots_lock, which can't be taken here, isn't needed. The MMU lock makes
+ * sure that each lock is freed once.
  *
  * Sleeps, and takes the mmap lock.
  */

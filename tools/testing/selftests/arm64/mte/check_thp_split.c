@@ -6,7 +6,7 @@
  * mprotect(PROT_MTE) can be for a part of a THP. The kernel initialises the tags
  * of the pages in that part, and sets a flag for each of them that says so. If
  * the flags are mixed up when the folio is split, then either tags are taken
- * for not initialised, and cleared although somebody has stored them, or they
+ * for uninitialised, and cleared although somebody has stored them, or they
  * are taken for initialised when they are what the previous owner of the page
  * has left.
  *

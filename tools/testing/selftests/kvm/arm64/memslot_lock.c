@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * memslot_lock - Check the calls that lock and unlock memslots, and what a memslot
- * that is locked can't have done to it.
+ * memslot_lock - Check the calls that lock and unlock memslots, and what can't be done to
+ * a memslot that is locked.
  *
  * KVM_CAP_ARM_LOCK_USER_MEMORY_REGION pins, accounts and maps all of a memslot, or
  * fails and has no effect. So each failure is checked for its errno, and for what it
@@ -12,7 +12,7 @@
  * reads it all the time while that is tried, and must not notice.
  *
  * A broken kernel accepts arguments that mean nothing yet, lets a process lock more than
- * it is allowed to, or finds that a memslot can't be changed after having unmapped it.
+ * it is allowed to, or unmaps a memslot before finding that it can't be changed.
  *
  * What locking maps, and what it refuses to, is the subject of memslot_lock_map. What
  * becomes of it later is that of memslot_lock_repair and memslot_lock_change.
@@ -394,7 +394,7 @@ out:
 	kvm_munmap(hva, slot_size);
 }
 
-/* Changes of a memslot that is locked, while a vCPU reads it. */
+/* Changes to a memslot that is locked, while a vCPU reads it. */
 
 #define NR_ROUNDS	50
 
@@ -740,7 +740,7 @@ static void run_test(const struct testcase *test)
 	kvm_munmap(hva, slot_size);
 }
 
-/* More vCPUs than lockdep can see locks held by a thread. No call is to need all of theirs. */
+/* More vCPUs than a thread can lock with lockdep. No call is to need all of their locks. */
 
 #define MANY_VCPUS	64
 

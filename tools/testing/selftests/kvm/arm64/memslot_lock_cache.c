@@ -7,13 +7,13 @@
  * (FEAT_S2FWB). Memory that isn't locked is cleaned from the cache by the fault that maps
  * it, and KVM_ARM_VCPU_INIT unmaps it for that to happen again. Locked memory has no
  * faults and remains mapped. So all of it has to be cleaned before a vCPU runs: once after
- * it was locked, once after a reset, with all vCPUs waiting for the one that does it, also
- * if they didn't exist before. What isn't locked any more, or could not be locked as a
+ * it was locked, once after a reset, with all vCPUs waiting for the one that does it, even
+ * those that didn't exist before. What isn't locked any more, or could not be locked as a
  * whole, must not remain mapped, as there is nobody who would clean it of what the VMM
  * writes to it later. With FWB there is nothing to be done at all.
  *
  * There may be no cache, in an emulator. What is counted is how often KVM has the memory
- * cleaned, by probes in the kernel. Which of both kinds of CPU it is shows from what a
+ * cleaned, by probes in the kernel. Which of the two kinds of CPU it is shows in what a
  * reset does to a memslot that isn't locked.
  *
  * A broken kernel doesn't clean memory for some vCPU, or does so each time that it runs;
@@ -80,7 +80,7 @@ static struct probe {
 	[PROBE_REQUEST]	= { "kvm_memslot_lock_flush" },
 };
 
-/* Returns false if the kernel has no probes. Those of all threads of this process count. */
+/* Returns false if the kernel has no probes. Calls by all threads of this process count. */
 static bool open_probes(void)
 {
 	FILE *file = fopen("/sys/bus/event_source/devices/kprobe/type", "r");
@@ -106,7 +106,7 @@ static bool open_probes(void)
 	return n == 1;
 }
 
-/* How often it was called since the last time. */
+/* How often it has been called since the last time. */
 static u64 probe_hits(int i)
 {
 	u64 hits = guest_faults(probes[i].fd), new = hits - probes[i].seen;
@@ -122,7 +122,7 @@ static void probes_start(void)
 	probe_hits(PROBE_REQUEST);
 }
 
-/* Since the last time the memory was cleaned as often as that, but not with FWB. */
+/* Since the last time, the memory was cleaned that often, or not at all with FWB. */
 static const char *check_cleaned(u64 min, u64 max, const char *when)
 {
 	u64 cleans = probe_hits(PROBE_CLEAN), requests = probe_hits(PROBE_REQUEST);
@@ -308,7 +308,7 @@ static const char *run_unlocked_after(struct env *env, u64 perms)
 	return run_vcpu(env, 0) ?: check_unlocked(env, perms, true);
 }
 
-/* What the VMM writes from now on isn't cleaned any more but by a fault. */
+/* From now on, what the VMM writes is cleaned only by a fault. */
 
 static const char *check_unmapped(struct env *env)
 {
@@ -466,7 +466,7 @@ static const char *run_reset_running(struct env *env, u64 perms)
 	}
 	failure = runner_end(&runner);
 
-	/* Those whose requests another one was fast enough to come before are one. */
+	/* Resets that come before the request of an earlier one is handled share it. */
 	return failure ?: run_vcpu(env, 0) ?:
 	       check_cleaned(NR_RESETS / 2, NR_RESETS, "resets while a vCPU runs") ?:
 	       check_run(env, 1, 0, "after the resets") ?: check_locked(env);

@@ -3,16 +3,16 @@
  * memslot_lock_change - Check what becomes of a locked memslot when the VMM changes how
  * the memory is mapped, or a page of it is poisoned.
  *
- * The guest must not keep what the VMM has no more. If memory was unmapped, discarded as
+ * The guest must not keep what the VMM no longer has. If memory was unmapped, discarded as
  * a balloon does it, replaced, moved or protected, stage 2 must not map it any longer,
  * and KVM must not map it again on its own: it is counted, and the guest gets what any
  * other memslot would get, which is another page, or an exit. The pages that were pinned
  * stay pinned, and accounted, until the memslot is unlocked. What the VMM has not changed
- * must be mapped, even if it was part of the same block. If the VMM undoes the change, so
- * must be all of it.
+ * must be mapped, even if it was part of the same block. If the VMM undoes the change, all
+ * of it must be mapped.
  *
  * A broken kernel leaves the guest with pages that the VMM has given away, maps what the
- * VMM has taken away, doesn't tell that something has changed, or doesn't give back pages
+ * VMM has taken away, doesn't report that something has changed, or doesn't give back pages
  * that the VMM has replaced.
  */
 #include <signal.h>
@@ -166,7 +166,7 @@ static void move_back(struct lock_env *env, void *addr, size_t size)
 	move(other_place, addr, size);
 }
 
-/* Has the guest what the VMM has now, and what it had of the rest? */
+/* Does the guest have what the VMM has now, and what it had of the rest? */
 static const char *check_new_pages(struct lock_env *env, u64 first, u64 nr)
 {
 	u64 faults = guest_faults(env->lvm.faults), wrong, other_wrong;
@@ -251,7 +251,7 @@ static struct lock_outcome run_change(struct lock_env *env, const void *arg)
 	return reason ? lock_skipped(reason) : lock_ended(check_change(env, change));
 }
 
-/* Memory that the VMM still has mapped, but with less permissions. */
+/* Memory that the VMM still has mapped, but with fewer permissions. */
 
 static const char *check_protect(struct lock_env *env, int prot)
 {
@@ -337,7 +337,7 @@ static void uffd_protect(struct lock_env *env, bool on)
 		    "UFFDIO_WRITEPROTECT failed, errno %d", errno);
 }
 
-/* KVM must neither map it for writing, nor wait until somebody allows for it. */
+/* KVM must neither map it for writing, nor wait until somebody allows it. */
 static const char *check_uffd(struct lock_env *env)
 {
 	const char *failure;
@@ -456,7 +456,7 @@ static struct lock_outcome run_poison(struct lock_env *env, const void *unused)
 	return outcome;
 }
 
-/* A balloon discards pages, and so does who handles reports of free pages. */
+/* A balloon discards pages, and so does whoever handles reports of free pages. */
 static const struct change discarded = { discard };
 static const struct change discarded_page = { discard, .one_page = true };
 static const struct change unmapped = { unmap, fill_hole };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * memslot_lock_fail - Check that to lock a memslot does all or nothing if there is no
+ * memslot_lock_fail - Check that locking a memslot does all or nothing if there is no
  * memory for it.
  *
  * Fault injection has one allocation of a system call fail: the first, the second and so
@@ -10,10 +10,10 @@
  * can be deleted, and locked. A broken kernel keeps a part of what it has done so far, or
  * the memslot remains busy for ever.
  *
- * Some allocations there is a substitute for. If the memslot was locked without one of
+ * For some allocations there is a substitute. If the memslot was locked without one of
  * them, it has to be locked in full.
  *
- * To unlock a memslot must not fail, as there is nothing that the VMM could do about it,
+ * Unlocking a memslot must not fail, as there is nothing that the VMM could do about it,
  * and a lock has to survive the failure to change the flags of its memslot.
  */
 #include <sys/mman.h>
@@ -39,7 +39,7 @@
 #define MAX_ALLOCATIONS	4096
 /* The descriptor, the list of pages, memory to keep tables in, and a table. */
 #define MIN_FAILURES	4
-/* What may go wrong in a case until it isn't worth to go on. */
+/* How much may go wrong in a case before it isn't worth going on. */
 #define MAX_COMPLAINTS	4
 /* With KASAN and lockdep an allocation is several, and each takes its time. */
 #define CASE_SECONDS	180
@@ -179,7 +179,7 @@ static u64 expected_blocks(struct env *env)
 	if (env->test->perms != MEMSLOT_LOCK_RW)
 		return 0;
 
-	/* A THP is among what there is a substitute for. */
+	/* A THP is one of the things there is a substitute for. */
 	if (env->test->layout == MIXED)
 		return is_huge_mapped(env->mem.hva + pmd_size(), pmd_size());
 

@@ -546,7 +546,7 @@ static const char *check_writer(const struct lock_vm *lvm, u64 nr_blocks)
 			failure = lock_vm_check_leaves(lvm, nr,
 						       lvm->nr_pages - nr * block_pages());
 
-		/* Not all of the time. It may take longer than to lock and to unlock. */
+		/* Not all of the time. It may take longer than locking and unlocking. */
 		passes = READ_ONCE(writer.passes);
 		while (!(i % 10) && READ_ONCE(writer.passes) < passes + 2)
 			usleep(1000);

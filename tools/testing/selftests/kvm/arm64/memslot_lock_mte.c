@@ -31,7 +31,7 @@
 
 #define NR_PAGES	LOCK_NR_PAGES
 
-/* No more pages of a memslot have tags stored to and loaded from than that. */
+/* No more pages of a memslot than that have tags stored to and loaded from them. */
 #define NR_SAMPLES	256
 
 static size_t page_size;
@@ -230,7 +230,7 @@ static const struct sequence {
 	{ "failed to be locked before MTE", fail_to_lock, 2 },
 };
 
-/* What the guest finds is memory as it was never locked, but for tags. */
+/* What the guest finds is memory as if it had never been locked, but for tags. */
 static const char *check_sequence(struct lock_vm *lvm, const struct sequence *sequence,
 				  u64 perms, u64 nr_blocks)
 {

@@ -3,7 +3,7 @@
  * memslot_lock_nested - Check locked memory in a VM whose guest has an EL2.
  *
  * The guest takes no stage-2 fault on locked memory, like any other guest. The guest that
- * it runs has the memory by a shadow of two stages 2, which nobody fills but its faults.
+ * it runs has the memory by a shadow of two stage-2 tables, which only its faults fill.
  * That the memory is locked must neither keep these from being resolved nor spare the
  * shadow what happens to the memory:
  *
@@ -12,7 +12,7 @@
  *
  *  - What the VMM has replaced is what the guest of the guest gets.
  *
- *  - To unlock the memory takes nothing from it.
+ *  - Unlocking the memory takes nothing from it.
  *
  * Nor are its faults to be taken for faults of the guest if it has no stage 2 of its own.
  *

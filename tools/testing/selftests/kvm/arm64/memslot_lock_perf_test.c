@@ -25,8 +25,8 @@
 #define OTHER_SLOT	2
 
 /*
- * What -c asserts: to lock a populated page may take an eighth of a fault, and to lock what
- * stage 2 maps by blocks a hundredth of it per 4K. 10 % is what cost may grow with size.
+ * What -c asserts: locking a populated page may take an eighth of a fault, and locking what
+ * stage 2 maps by blocks a hundredth of it per 4K. That may grow by 10 % with size.
  */
 #define PAGE_RATIO	8
 #define BLOCK_RATIO	100
@@ -60,7 +60,7 @@ struct figures {
 	u64		faults;
 };
 
-/* Of memory that isn't populated there is one size, and none if there are several. */
+/* Memory that isn't populated is measured at one size, and not if there are several. */
 static struct figures populated[ARRAY_SIZE(kinds)][PERF_MAX_SIZES];
 static struct figures fresh[ARRAY_SIZE(kinds)];
 static size_t sizes[PERF_MAX_SIZES];
@@ -139,7 +139,7 @@ static u64 timed_unlock(struct kvm_vm *vm)
 	return perf_ns_since(start);
 }
 
-/* Not while anything is measured: to count them makes faults longer. */
+/* Not while anything is measured: counting them makes faults longer. */
 static u64 count_faults(struct kvm_vcpu *vcpu, const struct mte_mem *mem)
 {
 	int fd = guest_faults_open_range(0, MTE_TEST_GPA, mem->size);

@@ -4,10 +4,10 @@
  * the kernel does with memory that the VMM leaves as it is.
  *
  * A pin keeps a page where it is, but it doesn't keep the kernel from trying to do
- * something with it, and to call MMU notifiers first. Stage 2 follows those. As the VMM
+ * something with it, and calling MMU notifiers first. Stage 2 follows those. As the VMM
  * still has the same page mapped, KVM must map it again without the guest's doing:
  * after fork(), KSM, NUMA balancing, attempts to move the page or to reclaim it,
- * clearing soft-dirty bits, and a mprotect() that was undone. All leaves must be back
+ * clearing soft-dirty bits, and an mprotect() that was undone. All leaves must be back
  * after a while, blocks as blocks, the page frames must be the same, and the guest must
  * not take a fault.
  *
@@ -66,7 +66,7 @@ static const char *check_intact(struct lock_env *env, u64 nr_blocks, u64 nr_page
 	       lock_env_check_unlock(env);
 }
 
-/* The same after @min pages were unmapped at least. */
+/* The same after at least @min pages were unmapped. */
 static const char *check_repaired_as(struct lock_env *env, u64 min, u64 nr_blocks, u64 nr_pages)
 {
 	const char *failure = lock_env_wait_repaired(env, min, nr_blocks, nr_pages);
@@ -299,7 +299,7 @@ static const char *prepare_aging(struct lock_env *env)
 	return NULL;
 }
 
-/* Make all pages old, and return how many of them still are when that was done. */
+/* Make all pages old, and return how many of them still are when that is done. */
 static u64 count_idle(const struct lock_env *env)
 {
 	u64 pfn, mask, word, nr = 0;
@@ -524,7 +524,7 @@ static struct lock_outcome move_back(struct lock_env *env, const void *unused)
 	return lock_ended(check_repaired(env, env->lvm.nr_pages));
 }
 
-/* The kernel unmaps memory now and then, for a while of running, to see who uses it. */
+/* The kernel unmaps memory now and then, after some time running, to see who uses it. */
 static struct lock_outcome balance(struct lock_env *env, const void *unused)
 {
 	const char *failure = NULL;
@@ -560,7 +560,7 @@ static const char *prepare_bound(struct lock_env *env)
 	return NULL;
 }
 
-/* That the kernel has moved other memory is what tells that it has looked for some. */
+/* That the kernel has moved other memory is what shows that it has looked for some. */
 static struct lock_outcome balance_bound(struct lock_env *env, const void *unused)
 {
 	const char *failure = NULL;
@@ -623,7 +623,7 @@ static const char *prepare_merged(struct lock_env *env)
 	return NULL;
 }
 
-/* That pages were to be unmapped is what tells that KSM has been there. */
+/* That pages were to be unmapped is what shows that KSM has been there. */
 static struct lock_outcome merge(struct lock_env *env, const void *unused)
 {
 	const char *failure = NULL;

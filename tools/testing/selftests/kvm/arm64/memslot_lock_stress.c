@@ -10,10 +10,10 @@
  * written last. If there is no memslot where they access one, the VMM does it for them.
  *
  * The model knows, for each memslot, all states that it can be in after what the calls
- * have returned so far, in whatever order those have taken effect that overlap. If no
+ * have returned so far, in whatever order overlapping calls have taken effect. If no
  * state remains there is no such order: a call has failed that can't have failed, or has
  * succeeded though it must not, or a vCPU has found no memslot where there was one. The
- * latter is how it shows if a memslot is invalid while KVM finds out that it is locked.
+ * last is how it shows if a memslot is invalid while KVM finds out that it is locked.
  *
  * A third memslot is calm: it is left alone by MMU notifiers while it is locked for
  * writing, so the guest must not take a single fault on it.
@@ -147,7 +147,7 @@ enum lock_state {
 enum {
 	IDLE,
 	CALLED,
-	/* It has made the memslot be PINNING, or MOVING. */
+	/* It has made the memslot PINNING, or MOVING. */
 	HALFWAY,
 	/* It has taken effect, and is going to return this. */
 	DONE,
@@ -183,7 +183,7 @@ struct model {
 	union config	configs[MAX_CONFIGS];
 	u32		nr;
 	struct pending	pending[NR_ACTORS];
-	/* How many do protect the memory now. */
+	/* How many protect the memory now. */
 	u32		nr_protectors;
 };
 
@@ -598,10 +598,10 @@ static struct {
 
 /*
  * What concerns all of the address space or all memslots is excluded while the calm one
- * is locked, by who does it.
+ * is locked, by whoever does it.
  */
 static pthread_rwlock_t calm_lock;
-/* Who protects memory keeps the VMM from accessing it. */
+/* Whoever protects memory keeps the VMM from accessing it. */
 static pthread_rwlock_t protect_lock;
 
 static struct kvm_random_state random_state(u32 index)
@@ -838,7 +838,7 @@ static void *changer_thread(void *arg)
 
 /* The threads of vCPUs that use what the others are busy with. */
 
-/* What memslot it is an access to that there is no memslot for. */
+/* Which memslot was meant by an access that has found none. */
 static int mmio_slot(struct kvm_run *run, size_t *offset)
 {
 	gpa_t gpa = run->mmio.phys_addr;
@@ -1055,7 +1055,7 @@ static void *calm_thread(void *arg)
 
 /* The thread that makes the kernel call MMU notifiers. */
 
-/* A range at random, of what it takes at least to be done with. */
+/* A range at random, in the smallest units that anything can be done to. */
 static void *pick_range(struct kvm_random_state *random, int slot, size_t *size)
 {
 	size_t unit = env.mem[slot].folio_size, nr, first;
@@ -1132,7 +1132,7 @@ static void do_migrate(struct kvm_random_state *random, int slot)
 	void *hva;
 
 	hva = pick_range(random, slot, &size);
-	/* It can't be told to which page frame, but that to another one. */
+	/* Which page frame it goes to can't be said, only that it is another one. */
 	if (!params.kind->hugetlb && env.nr_offline < MAX_OFFLINE &&
 	    !madvise(hva, page_size, MADV_SOFT_OFFLINE))
 		env.nr_offline++;
@@ -1434,7 +1434,7 @@ static void run_threads(void)
 		usleep(pick(&random, 10000));
 		/*
 		 * One of those that lock. Where that takes longer than the time between two
-		 * signals, it isn't done once before they end.
+		 * signals, it isn't done even once before they end.
 		 */
 		if (!pick(&random, 8) && ms < params.ms)
 			pthread_kill(ids[pick(&random, NR_LOCKERS)], SIGUSR1);
@@ -1507,7 +1507,7 @@ static void init_locks(void)
 
 	TEST_ASSERT(!sigaction(SIGUSR1, &action, NULL), "sigaction() failed, errno %d", errno);
 
-	/* Who wants nobody else must not have to wait for ever. */
+	/* Whoever wants to be alone must not have to wait for ever. */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&calm_lock, &attr);
@@ -1522,7 +1522,7 @@ static void run(const void *unused)
 	pid_t pid;
 
 	base = lock_usage();
-	/* As long as it has no memory that it would have copies of. */
+	/* While there is no memory yet that it would have copies of. */
 	killer = kvm_mmap(sizeof(*killer), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
 	fflush(stdout);
 	pid = fork();

@@ -3,10 +3,10 @@
  * memslot_lock_teardown - Check the beginning and the end of a lock of a memslot:
  * that it keeps nobody from what is none of its business, and that nothing is left.
  *
- * To lock a memslot takes as long as the VMM likes, if it handles the page faults with
+ * Locking a memslot takes as long as the VMM likes, if it handles the page faults with
  * userfaultfd. Meanwhile this memslot can't be changed, locked or unlocked, but others
- * can, and vCPUs run. A broken kernel makes others wait, and hangs if it is them who the
- * fault waits for, or lets them change what is about to be pinned. A signal ends it, and
+ * can, and vCPUs run. A broken kernel makes others wait, and hangs if the fault waits
+ * for them, or lets them change what is about to be pinned. A signal ends it, and
  * nothing remains. A broken kernel keeps pins, the accounting, or mappings at stage 2.
  *
  * A lock ends with the VM, or with the process that has created it, whichever is the
@@ -17,7 +17,7 @@
  * same time. A broken kernel leaks pins, releases them twice, or accounts them to the
  * process that happens to close the file descriptor.
  *
- * Pins are counted by the host. What a process is accounted for is gone with it, but if
+ * Pins are counted by the host. What is accounted to a process is gone with it, but if
  * the kernel finds that it doesn't add up it says so.
  */
 #include <poll.h>
@@ -609,7 +609,7 @@ static bool await_process(pid_t pid, int *flag)
 
 	while (!flag_is_set(flag)) {
 		info.si_pid = 0;
-		/* It is left as it is, for who waits for its end. */
+		/* It is left as it is, for whoever waits for its end. */
 		if (!waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid) {
 			fork_case_fail("a process has ended too early");
 			return false;
@@ -822,7 +822,7 @@ static void run_end(const void *arg)
 	fork_case_expect(lock_usage_is(base), "memory remains locked or pinned");
 }
 
-/* A process that does nothing but to lock and unlock, killed whenever. */
+/* A process that does nothing but lock and unlock, killed whenever. */
 
 static void lock_and_unlock_forever(void)
 {
@@ -891,8 +891,8 @@ struct owner {
 };
 
 /*
- * Fork the owner of a VM, of which one memslot is locked and another one isn't. It calls
- * @fn afterwards. Returns false if it didn't come that far.
+ * Fork the owner of a VM, with one memslot locked and another one not. It calls
+ * @fn afterwards. Returns false if it didn't get that far.
  */
 static bool owner_start(struct owner *owner, void (*fn)(struct env *env))
 {
@@ -1014,7 +1014,7 @@ static void owner_gives_away(struct env *env)
 	usage_is(env, 0, 0, "closed by another process");
 }
 
-/* Who closes the VM isn't who its memory was accounted to. */
+/* The one who closes the VM isn't the one its memory was accounted to. */
 static void run_last_close(const void *unused)
 {
 	struct lock_usage base = lock_usage();
@@ -1077,7 +1077,7 @@ static void run_race(const void *unused)
 	}
 }
 
-/* More vCPUs than there are locks of which lockdep would like to know. */
+/* More vCPUs than a thread can lock with lockdep. */
 
 struct runner {
 	struct kvm_vcpu	*vcpu;

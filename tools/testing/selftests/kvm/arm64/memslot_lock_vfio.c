@@ -40,7 +40,7 @@
 /* Where the device has the memory: below 1 << EDU_DMA_BITS, and not where MSIs go. */
 #define IOVA		((u64)SZ_64M)
 
-/* In a page, where neither lock_vm_check_reads() nor lock_vm_check_writes() look. */
+/* In a page, where neither lock_vm_check_reads() nor lock_vm_check_writes() looks. */
 #define SRC_OFFSET	64
 #define DST_OFFSET	128
 #define COPY_SIZE	sizeof(u64)
@@ -74,7 +74,7 @@ static void copy_one(u64 regs, u64 src, u64 dst, u64 direction)
 		;
 }
 
-/* Copy from memory to memory. The device can only do that by way of its own. */
+/* Copy from memory to memory. The device can only do that by way of memory of its own. */
 static u64 have_device_copy(u64 regs, u64 src, u64 dst, u64 unused)
 {
 	copy_one(regs, src, EDU_BUFFER, 0);
@@ -154,7 +154,7 @@ static const char *check_device(const struct lock_vm *lvm)
 	u64 src = SRC_OFFSET, dst = lvm->size - page_size + DST_OFFSET, nr;
 	static u64 data = 0x64657600000000UL;
 
-	/* Of the registers the guest may take some. */
+	/* On the registers the guest may take some. */
 	nr = guest_faults(lvm->faults);
 	mte_vcpu_call(lvm->vcpu, mte_write_data, lvm->gpa + src, 1, 0, ++data);
 	mte_vcpu_call(lvm->vcpu, have_device_copy, BAR_GPA, IOVA + src, IOVA + dst, 0);

@@ -11,7 +11,7 @@
  *
  * A broken kernel takes the page for one whose tags are valid, as it has
  * forgotten to forget that they once were, or since it doesn't initialise the
- * tags on the way by which the page comes back. The case counts only if page
+ * tags on the path by which the page comes back. The case counts only if page
  * frames came back that had tags when they were freed.
  */
 #include <sched.h>

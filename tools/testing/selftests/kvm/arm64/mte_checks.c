@@ -5,7 +5,7 @@
  *
  * The guest makes an access with the right tag, and one with a wrong tag, in
  * each mode. The second must end in a synchronous exception, with the right
- * syndrome and address and without that the access was performed, or must be
+ * syndrome and address and without the access being performed, or must be
  * noted in TFSR_EL1 or TFSRE0_EL1, or must not have any consequence. KVM keeps
  * out of this, but for the registers, which it has to switch: TFSR*_EL1 are read
  * from the VMM, after the vCPU was put. A kernel that didn't save them would
@@ -14,7 +14,7 @@
  * An exception sets PSTATE.TCO, for an exception handler can't do much with a
  * tag check fault of its own. KVM has to do the same for exceptions that it
  * emulates. A kernel that doesn't has the guest's handler take tag check faults
- * that it wouldn't on hardware. The handler tells the value that it has been
+ * that it wouldn't on hardware. The handler tells the value that it was
  * entered with.
  */
 #include <sys/mman.h>

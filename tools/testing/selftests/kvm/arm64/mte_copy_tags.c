@@ -5,9 +5,9 @@
  *
  * Every call is made in both directions on a memslot whose tags are known, and
  * all tags of the memslot are read back afterwards. So a call that must fail
- * has no way to change a tag, nor has one that succeeds on other pages than it
- * says. The one exception is documented: writing a page of whose tags some, but
- * not all can be read from the buffer clears the tags of that page.
+ * has no way to change a tag, nor has one that succeeds on pages other than it
+ * says. The one exception is documented: writing a page for which some, but
+ * not all tags can be read from the buffer clears the tags of that page.
  *
  * Three groups of cases:
  *
@@ -43,7 +43,7 @@
 static size_t page_size;
 static size_t page_tags;
 
-/* A VM with one memslot, the tags of which are known. */
+/* A VM with one memslot, whose tags are known. */
 struct env {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -692,7 +692,7 @@ static const struct {
  * and kill one that has just begun. Writing is the direction where nothing else
  * on the way looks at signals, as long as all pages are mapped.
  *
- * It is a process that shares the memory of this one which is killed: with all
+ * The process that is killed shares the memory of this one: with all
  * that memory to unmap, its exit could take as long as the call.
  */
 #define LONG_CALL_MS	1000
@@ -751,7 +751,7 @@ static void run_kill(void)
 	call.vm = mte_vm_create(1, 0, &vcpu);
 	vm_set_user_memory_region(call.vm, DATA_SLOT, 0, MTE_TEST_GPA, total, mem);
 
-	/* For the first time, it would take longer. */
+	/* The first time, it would take longer. */
 	make_call(&call);
 	for (;;) {
 		start = now_ms();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * mte_copy_tags_hang - Check that nobody waits for KVM_ARM_MTE_COPY_TAGS to
- * read its buffer before he may use the page whose tags are being written.
+ * read its buffer before they may use the page whose tags are being written.
  *
  * The first to use the tags of a page sets a bit, initialises them, and sets a
- * second bit. Others spin on that, with preemption disabled and without an end.
+ * second bit. Others spin on that, with preemption disabled and without end.
  * Reading the buffer of the ioctl can fault, so it must not happen in between:
  *
  *  - The buffer is an alias of the page itself, mapped with PROT_MTE and not
@@ -13,7 +13,7 @@
  *    CPU is lost. As this can't be undone, these cases run with -f only.
  *
  *  - The buffer is populated by means of userfaultfd. As long as that is not
- *    done, a broken kernel lets everybody spin who needs the tags: a process
+ *    done, a broken kernel lets everybody who needs the tags spin: a process
  *    that maps the page with PROT_MTE, a vCPU that accesses it, or mprotect()
  *    of the VMM. They recover once the process of the ioctl is killed, as that
  *    makes its fault fail, given another CPU that can do it.
@@ -41,7 +41,7 @@
 #define TEST_TAG	0x5
 
 /*
- * How long somebody may take who doesn't have to wait for anything, and how
+ * How long somebody who doesn't have to wait for anything may take, and how
  * long a case may take to set up. Where a broken kernel can recover, let it do
  * so before it reports an RCU stall or a lockup.
  */

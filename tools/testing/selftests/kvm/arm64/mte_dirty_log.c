@@ -7,7 +7,7 @@
  * guest, even if its data didn't change. A store of tags needs write permission
  * at stage 2 like one of data does, so write protecting a page catches both. On
  * a kernel that took the fault of a tag store for a read, the tags on the
- * destination would be old ones, without anything that tells so.
+ * destination would be old ones, without anything that says so.
  *
  * Each instruction that stores tags is run on a page of a memslot that logs
  * dirty pages, for all ways of logging and several kinds of memory. The log must
@@ -249,7 +249,7 @@ static const char *start_logging(struct env *env, bool unmapped)
 
 	set_logging(env, false);
 
-	/* This unmaps it at stage 2, and is faster than to delete the memslot. */
+	/* This unmaps it at stage 2, and is faster than deleting the memslot. */
 	set_prot(env, PROT_NONE);
 	set_prot(env, PROT_READ | PROT_WRITE);
 
@@ -274,7 +274,7 @@ static const char *start_logging(struct env *env, bool unmapped)
 	return failure;
 }
 
-/* Exactly the pages of a range, of which none if its size is zero. */
+/* Exactly the pages of a range, or none if its size is zero. */
 static const char *check_log(struct env *env, u64 start, u64 size)
 {
 	u64 first = start / page_size, last = size ? (start + size - 1) / page_size : 0, i;
@@ -368,7 +368,7 @@ static const char *run_copy_tags(struct env *env)
 		failure = "the guest sees other tags";
 	failure = failure ?: check_log(env, 0, 0);
 
-	/* It is over with the last memslot that logs. */
+	/* The refusal ends with the last memslot that logs. */
 	set_logging(env, false);
 	memset(tags, TEST_TAG, nr);
 	mte_copy_tags_to_guest(env->vm, MTE_TEST_GPA, size, tags);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * mte_fault_perf_test - Measure what a stage-2 fault costs, with and without MTE, and tags.
+ * mte_fault_perf_test - Measure the cost of a stage-2 fault, with and without MTE, and of tags.
  *
  * The path: the memory is populated in the VMM and, in a VM with MTE, its tags have been
  * initialised by an earlier round, so that nothing remains to be done but to install a
- * leaf; then what it costs to split blocks for dirty logging, and to have them again.
+ * leaf; then what it costs to split blocks for dirty logging, and to get them back.
  *
  * The tags: what a VM with MTE is charged for memory that it sees for the first time, in
  * comparison with seeing it again, and what it costs to copy tags, in comparison with
@@ -42,7 +42,7 @@ static const struct mem_kind {
 	{ "1G-blocks", MTE_MEM_HUGETLB, true, SZ_1G },
 };
 
-/* Not static, or the guest has a copy of both. */
+/* Pointers: the guest would have a copy of what is in the program. */
 static u8 *tags, *copied;
 
 static struct kvm_vm *create_vm(bool mte, size_t size, struct kvm_vcpu **vcpu)
@@ -261,7 +261,7 @@ static const char *measure_memory(const struct mem_kind *kind, size_t size, bool
 			kvm_madvise(mem.hva, size, MADV_POPULATE_WRITE);
 
 		f->first = min(f->first, write_all(vm, vcpu, &mem));
-		/* In much memory the first time tells enough. */
+		/* With much memory the first time tells enough. */
 		if (kind->blocks || size <= PERF_MIN_SIZE)
 			f->again = min(f->again, write_all(vm, vcpu, &mem));
 		for (j = 0; slots && j < PERF_NR_OTHER_SLOTS; j++) {

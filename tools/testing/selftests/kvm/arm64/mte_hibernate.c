@@ -4,7 +4,7 @@
  *
  * An image has a place for the data of each page, and no place for its tags. The kernel
  * copies those of the pages that it knows to have any to memory that is part of the image,
- * and stores them back when the image was restored. A hugetlb folio has one flag for all
+ * and stores them back once the image is restored. A hugetlb folio has one flag for all
  * of its pages, the one of the first page.
  *
  * A broken kernel looks at the flag of each page of a hugetlb folio. It saves the tags of
@@ -179,7 +179,7 @@ static bool has_swap(void)
 	if (file)
 		fclose(file);
 
-	/* The first line is a headline. */
+	/* The first line is a heading. */
 	return nr > 1;
 }
 

@@ -38,7 +38,7 @@
 #define TEST_TAG	0x5
 
 /*
- * Look at no more pages than that, evenly spaced over the folio: enough for
+ * Look at no more pages than this, evenly spaced over the folio: enough for
  * all of a 32M folio of 4K pages. A larger folio is initialised by a loop that
  * does not treat one page differently from another. The verdict says that it
  * is about a sample.

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * mte_init - Check that all memory has tags of zero when a guest sees it first.
+ * mte_init - Check that all memory has tags of zero when a guest first sees it.
  *
  * Whatever kind of memory a memslot consists of, and whatever the guest does
  * first with a page (read, write, or execute it), the tags of the page must have
  * been initialised by then. Memory is mapped by blocks where that is possible,
  * and by pages where the alignment of the slot or dirty logging forbids it. All
- * of that is tried. A broken kernel doesn't initialise what it maps, or a part
- * of it only, and shows the tags of a process that had the page frames before.
+ * of that is tried. A broken kernel doesn't initialise what it maps, or only a
+ * part of it, and shows the tags of a process that had the page frames before.
  * A case counts only if the memory of the VM consists of these page frames.
  *
  * The zero pages, small and huge, are shared by everybody. The guest must see
  * no tags there, get memory of its own as soon as it stores one, and the small
  * one must not be flagged as tagged, which would keep KSM from using it.
  *
- * At last, somebody else may be initialising the same page at the same time.
+ * Finally, somebody else may be initialising the same page at the same time.
  * The VMM maps memory with PROT_MTE, folio after folio, while a guest reads the
  * last page of each, in the opposite order. Where the two meet, the tags become
  * valid page after page, and the guest must not have access to the last one
@@ -37,7 +37,7 @@
 /* AArch64 "ret" (ret x30). */
 #define RET_INSN	0xd65f03c0U
 
-/* As many pages of each are looked at, if the folio is a page. */
+/* This many pages of each are looked at, if the folio is a page. */
 #define NR_BASE_PAGES	16
 
 /* A PMD of 64K pages is 512M, too much for some machines to have more than once. */
@@ -232,7 +232,7 @@ static void *vcpu_thread(void *arg)
 }
 
 /*
- * Another mapping of the same memory, aligned like the first one. To change the
+ * Another mapping of the same memory, aligned like the first one. Changing the
  * protection of the VM's own mapping would keep the VM from faulting meanwhile.
  */
 static void *aligned_alias(const struct mte_mem *mem, void **map, size_t *map_size)
@@ -289,7 +289,7 @@ static void run_race(const struct mem_kind *kind, size_t folio_size)
 	u64 stale = 0;
 	int i, races = 0;
 
-	/* Stale memory isn't to be had each time. One race is better than none. */
+	/* Stale memory can't be had every time. One race is better than none. */
 	for (i = 0; i < NR_RACES; i++) {
 		reason = mte_mem_alloc_stale(&mem, kind->type, folio_size, size);
 		if (reason)

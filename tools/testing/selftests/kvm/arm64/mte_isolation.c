@@ -7,15 +7,15 @@
  * up to whoever gives access to them for the first time. The previous owner is
  * a process with a PROT_MTE mapping, or the guest of another VM. The next one
  * looks at the tags from the guest, with KVM_ARM_MTE_COPY_TAGS, or after
- * mprotect(PROT_MTE), each of which is another path in the kernel. They must all
- * be zero, and they must be the guest's own once it has stored some.
+ * mprotect(PROT_MTE), each of which is a different path in the kernel. They
+ * must all be zero, and they must be the guest's own once it has stored some.
  *
- * Tags can be looked at by one before they are by another. What the first one
+ * Tags can be looked at in one way and then in another. What the first one
  * does must not be taken for an initialisation if it isn't one, so do it in
  * pairs.
  *
  * A case counts only if the page frames are those of the previous owner, who
- * has found the tags there before it went away.
+ * found the tags there before it went away.
  */
 #include <sys/mman.h>
 
@@ -28,7 +28,7 @@
 
 #define DATA_SLOT	1
 
-/* As many pages are looked at, if the folio is a page. */
+/* How many pages are looked at, if the folio is a page. */
 #define NR_BASE_PAGES	32
 
 /* A PMD of 64K pages is 512M, too much for some machines to have more than once. */

@@ -9,9 +9,9 @@
  *  - pages that were merged before the guest had access have tags of zero, and
  *    a store of a tag gives the guest a page of its own, whose peers keep
  *    theirs,
- *  - the zero page, to which pages of zeros can be merged, must not become one
- *    with tags because of a guest that reads it: nothing would be merged with
- *    it from then on, in all of the system.
+ *  - the zero page, with which pages of zeros can be merged, must not become
+ *    one with tags because of a guest that reads it: nothing would be merged
+ *    with it from then on, anywhere in the system.
  *
  * In each case there are pages with the same data that aren't part of the VM.
  * That they are merged shows that the kernel has been there.
@@ -169,7 +169,7 @@ static const char *run_merged(struct env *env)
 	return use_merged(env, TEST_DATA);
 }
 
-/* A page frame to which all pages of zeros are merged. */
+/* The page frame with which all pages of zeros are merged. */
 static u64 zero_pfn(void)
 {
 	void *page = kvm_mmap(page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1);

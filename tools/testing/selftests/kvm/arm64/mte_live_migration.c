@@ -19,10 +19,10 @@
  * didn't log it, or that had the ioctl return other tags than the guest has
  * stored, would make the destination fail.
  *
- * Likewise must the migrations fail that are done wrong on purpose: not to copy
- * tags at all, to copy them at first and never again, and to copy them of pages
- * only whose data have changed. Otherwise the guest wouldn't notice a thing, and
- * that it goes on would mean nothing.
+ * Likewise, the migrations that are done wrong on purpose must fail: those that
+ * don't copy tags at all, copy them at first and never again, and copy only
+ * those of pages whose data have changed. Otherwise the guest wouldn't notice a
+ * thing, and that it goes on would mean nothing.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -48,8 +48,8 @@
 
 /*
  * Rounds of copying while the source runs, and how often each vCPU must have
- * written something before the next one. It is few pages that are written in a
- * round, so that there are some which only have their tags changed.
+ * written something before the next one. Few pages are written in a round, so
+ * that there are some which only have their tags changed.
  */
 #define NR_ROUNDS	5
 #define BURSTS		6
@@ -91,12 +91,12 @@ static size_t page_size;
 
 /*
  * The guest. The granules in use are spread over all pages, and belong to the
- * vCPUs in turn, so that they dirty the same pages without to share anything.
+ * vCPUs in turn, so that they dirty the same pages without sharing anything.
  */
 
 #define NR_GRANULES	SZ_16K
 
-/* What the guest knows about a granule: little, as a VM hasn't that many pages for code. */
+/* What the guest knows about a granule: little, as a VM doesn't have that many pages for code. */
 static struct {
 	u8 tag : 4;
 	u8 version : 4;
@@ -423,8 +423,8 @@ static void copy_regs(struct side *from, struct side *to)
 
 /*
  * The guest talks to the host by means of structures that have addresses of the
- * VMM in them. Have new ones, as a VMM would for a device. A VM has as many
- * pages as one set of them takes, and what its code leaves. So add some.
+ * VMM in them. Have new ones, as a VMM would for a device. A VM has only the
+ * pages that one set of them takes, and those its code leaves. So add some.
  */
 static void replace_ucalls(struct side *side)
 {
@@ -438,7 +438,7 @@ static void replace_ucalls(struct side *side)
 	ucall_init(vm, vm->ucall_mmio_addr);
 }
 
-/* Count the pages that have other data, or other tags. */
+/* Count the pages whose data, or whose tags, differ. */
 static void compare(struct side *from, struct side *to, u64 *data, u64 *tags)
 {
 	u8 from_tags[MTE_TAGS_SIZE(SZ_64K)], to_tags[MTE_TAGS_SIZE(SZ_64K)];

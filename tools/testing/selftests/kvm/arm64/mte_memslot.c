@@ -243,7 +243,7 @@ static void *alloc_good(void)
 	return kvm_mmap(slot_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
-/* It is the tags that it is refused for: a VM without MTE can use it. */
+/* It is refused because of the tags: a VM without MTE can use it. */
 static const char *run_without_mte(enum bad_mem bad)
 {
 	void *mem = alloc_good();
@@ -359,7 +359,7 @@ static const char *run_slot_first(enum bad_mem bad)
 	return failure;
 }
 
-/* It took the place of memory that the guest has used already, tags and all. */
+/* It replaces memory that the guest has used already, tags and all. */
 static const char *run_replaced(enum bad_mem bad)
 {
 	void *mem = alloc_good();
@@ -505,7 +505,7 @@ int main(void)
 	page_size = getpagesize();
 	slot_size = SLOT_PAGES * page_size;
 	nr_sizes = hugetlb_sizes(sizes);
-	/* Those that don't fit are none of the business of this test. */
+	/* Those that don't fit are none of this test's business. */
 	while (nr_sizes && sizes[nr_sizes - 1] > SZ_32M)
 		nr_sizes--;
 

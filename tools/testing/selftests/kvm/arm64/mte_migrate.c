@@ -10,7 +10,7 @@
  * A vCPU checks the tags of some of the pages all the time. The pages between
  * them have not been touched by the guest until they have moved: it must see
  * tags of zero then, though the page frames they were in had those of another
- * process, and those they are in had those of anybody.
+ * process, and the new ones had anybody's.
  */
 #include <pthread.h>
 #include <sys/mman.h>
@@ -27,7 +27,7 @@
 /* Each costs a page frame, or a hugetlb folio. */
 #define NR_OFFLINE	NR_PAGES
 #define NR_REPEAT	4
-/* Of how many pages one is left, to give compaction something to do. */
+/* One in this many pages is left, to give compaction something to do. */
 #define SPARSE		8
 #define NR_COMPACTIONS	2
 /* How often to allocate such pages, until some are where they can be moved. */
@@ -40,7 +40,7 @@ struct env {
 	struct kvm_vcpu *vcpu;
 	struct mte_mem mem;
 	u64 nr_pages;
-	/* Distance of the pages that the vCPU checks. */
+	/* Distance between the pages that the vCPU checks. */
 	u64 stride;
 	u64 nr_checked;
 	bool stop;
@@ -70,7 +70,7 @@ static void wait_for_pass(struct env *env)
 		usleep(100);
 }
 
-/* Ways to move pages: the number of those that have moved. */
+/* Ways to move pages. They count those that have moved. */
 
 static const char *do_soft_offline(struct env *env, u64 *moved)
 {

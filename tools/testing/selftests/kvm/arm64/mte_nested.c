@@ -3,11 +3,11 @@
  * mte_nested - Check the tags that a guest with an EL2 can get at.
  *
  * Memory tagging (MTE) isn't virtualized for such a guest: its ID registers
- * don't tell of it, though the VM has it. But neither is it kept from executing
- * the instructions, nor are those of a guest that it runs itself. So what they
- * see must be tags of zero, or what they have stored, as for any other guest.
+ * don't tell of it, though the VM has it. But neither it nor a guest that it
+ * runs itself is kept from executing the instructions. So what they see must be
+ * tags of zero, or what they have stored, as for any other guest.
  *
- * The guest of the guest has its memory mapped by a shadow of the two stages 2.
+ * The guest of the guest has its memory mapped by a shadow of the two stage 2s.
  * What holds for the one of a VM, that the tags of a page are initialised
  * before it is mapped, has to hold for a shadow as well:
  *
@@ -124,8 +124,8 @@ static void run_id_regs(enum reader reader)
 }
 
 /*
- * Kernels have told such a guest of extensions to MTE, as those without an EL2 are told
- * of them. A VM that was saved then must be restored, and be told the truth.
+ * Kernels used to tell such a guest of extensions to MTE, as those without an EL2 are told
+ * of them. A VM that was saved then must be restorable, and be told the truth.
  */
 static void run_restore(void)
 {

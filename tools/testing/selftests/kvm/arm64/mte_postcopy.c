@@ -9,18 +9,18 @@
  * another one doesn't even have to wait.
  *
  *  - UFFDIO_COPY has nowhere to take tags from. The guest sees zero tags until
- *    the VMM has written others, which it can do afterwards only:
+ *    the VMM has written others, which it can only do afterwards:
  *    KVM_ARM_MTE_COPY_TAGS waits for the missing page like everybody else. If
- *    this case fails since there are tags, the kernel has learned to copy them,
- *    and the documentation has to follow.
+ *    this case fails because there are tags, the kernel has learned to copy
+ *    them, and the documentation has to follow.
  *
  *  - UFFDIO_CONTINUE maps a page that is in a memfd already, to which the VMM
- *    has access by another mapping. With PROT_MTE it can store data and tags
- *    there, for nobody to see, and then have it mapped.
+ *    has access through another mapping. With PROT_MTE it can store data and
+ *    tags there, unseen by anybody, and then have it mapped.
  *
  *  - UFFDIO_MOVE moves a page of anonymous memory to another address, with its
  *    tags. It refuses to do so if only one of the mappings has PROT_MTE. Where
- *    the guest's memory is to be without, another VM that has the pages in a
+ *    the guest's memory is to be without it, another VM that has the pages in a
  *    memslot can be used to store tags to them beforehand.
  *
  * What works is tags that are in place before the page is: nobody stores to it
@@ -100,7 +100,7 @@ static void store_data(u64 addr, u64 nr)
 	}
 }
 
-/* In the guest: the number of pages that have other data. */
+/* In the guest: the number of pages that have wrong data. */
 static u64 guest_count_bad(u64 addr, u64 nr, u64 size, u64 d)
 {
 	u64 page, i, bad = 0;

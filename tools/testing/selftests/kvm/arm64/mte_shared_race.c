@@ -8,10 +8,10 @@
  * PROT_MTE, or the VMM which writes tags. As these don't share an address space
  * there is no lock that they have in common, but for a flag of the page itself.
  *
- * Who comes second must wait until the tags were cleared, as it would see those
- * of the previous owner of the page otherwise, and must not clear them again,
- * since the first one may have stored a tag already. A broken kernel gets
- * either of that wrong for a moment.
+ * Whoever comes second must wait until the tags are cleared, as it would see
+ * those of the previous owner of the page otherwise, and must not clear them
+ * again, since the first one may have stored a tag already. A broken kernel
+ * gets either of these wrong for a moment.
  *
  * All pages have stale tags at the start of a round, which everybody would
  * recognise. Both sides go through them in the same order, and wait for each
@@ -63,8 +63,8 @@ static void meet(struct shared *shared, u64 side, u64 page)
 }
 
 /*
- * Store tags to the granules of a side, as soon as there is access. Return if
- * there were tags which nobody has stored.
+ * Store tags to the granules of a side, as soon as there is access. Return
+ * whether there were tags which nobody has stored.
  */
 static bool use_page(u64 addr, u64 side, u64 page_size)
 {
@@ -129,7 +129,7 @@ struct env {
 
 /* Those who share the memfd with the guest. */
 
-/* A process with pages mapped already, as they are when it calls mprotect(). */
+/* A process whose pages are mapped already when it calls mprotect(). */
 static u64 child_mprotect(struct env *env)
 {
 	u64 bad = 0, page;
@@ -191,7 +191,7 @@ static u64 ioctl_write(struct env *env)
 
 enum fault {
 	NONE,
-	/* The VMM clears the tags of a page when all was stored. */
+	/* The VMM clears the tags of a page once all are stored. */
 	WIPE,
 	/* The VMM leaves stale tags on a page before anybody gets there. */
 	LEAK,

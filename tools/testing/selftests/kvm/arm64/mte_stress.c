@@ -4,7 +4,7 @@
  * does to its memory whatever a VMM can do.
  *
  * Each vCPU has pages of its own, which lie between those of the others. It
- * picks a granule at random, has to find there the tag and the data that it has
+ * picks a granule at random, has to find there the tag and the data that it
  * stored last, and stores others. What it has stored is noted down in memory
  * that isn't subject to any of this.
  *
@@ -242,7 +242,7 @@ static void *run_vcpu(void *arg)
 	return NULL;
 }
 
-/* A range of pages at random, with some of them more likely small. */
+/* A range of pages at random, more likely a small one. */
 static void *pick_range(size_t *size)
 {
 	u64 nr_pages = env.mem.size / page_size;
@@ -273,7 +273,7 @@ static bool do_offline(void)
 		return false;
 
 	addr = pick_range(&size);
-	/* Not worth to wait for, if it isn't possible now. */
+	/* Not worth waiting for, if it isn't possible now. */
 	if (madvise(addr, page_size, MADV_SOFT_OFFLINE))
 		return false;
 	env.nr_offline++;

@@ -2,20 +2,20 @@
 /*
  * mte_swap - Check that the tags of a guest survive being swapped out.
  *
- * The swap device has no place for tags. The kernel keeps those of the pages
- * that it knows to have any aside, and restores them into the page that takes
+ * The swap device has no place for tags. The kernel sets aside those of the
+ * pages that it knows to have any, and restores them into the page that takes
  * the place of the old one, whoever brings it back: the guest, by reading,
  * writing, or storing a tag, the VMM, the ioctl that copies tags, or swapoff.
  *
- * A broken kernel forgets about the tags on one of these ways, or doesn't take
+ * A broken kernel forgets about the tags in one of these ways, or doesn't take
  * note of them:
  *
  *  - a page of zeros isn't written to the device at all, but its tags count,
  *  - a page that was brought back and not written since needn't be written
- *    again, but a tag stored in the meantime makes it another page.
+ *    again, but a tag stored in the meantime makes it a different page.
  *
  * swap_out() sees to it that no page is left in memory, not even in the swap
- * cache. Page frames aren't the same before and after, and if one is, its tags
+ * cache. Page frames are rarely the same before and after; if one is, its tags
  * are cleared when the kernel has forgotten that it should have any.
  */
 #include <sys/mman.h>
@@ -41,7 +41,6 @@ struct env {
 	u8 *tags;
 };
 
-/* Zeros if @zero, and something else on each page otherwise. */
 /* Store to the last granule of each page what isn't there already. */
 static u64 guest_store_last(u64 addr, u64 nr_pages, u64 page_size, u64 tag)
 {
@@ -147,7 +146,7 @@ static const char *back_ioctl_read(struct env *env)
 	return same ? NULL : "the ioctl reads other tags";
 }
 
-/* Tags of every other page, which has an effect on no other. */
+/* Tags of every second page, which has no effect on the others. */
 static const char *back_ioctl_write(struct env *env)
 {
 	size_t nr = MTE_TAGS_SIZE(page_size);
@@ -169,7 +168,7 @@ static const char *back_ioctl_write(struct env *env)
 	return kept ? NULL : "the tags that the ioctl has written are lost";
 }
 
-/* The VMM may have memory with tags on its own behalf. */
+/* The VMM may have memory with tags for its own purposes. */
 static const char *back_vmm_load(struct env *env)
 {
 	u64 i;

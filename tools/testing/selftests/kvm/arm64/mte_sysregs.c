@@ -4,10 +4,10 @@
  *
  * Four registers come with KVM_CAP_ARM_MTE, are part of the state of a vCPU
  * that a VMM has to move, and are hidden without it: RGSR_EL1 and GCR_EL1 (the
- * state of IRG), TFSR_EL1 and TFSRE0_EL1 (tag check faults that were not
- * reported yet). Two others tell the guest of MTE only: GMID_EL1, which the
- * guest reads from the hardware or not at all, and the kind of cache that holds
- * the tags in CLIDR_EL1.
+ * state of IRG), TFSR_EL1 and TFSRE0_EL1 (tag check faults that have not been
+ * reported yet). Two others only tell the guest of MTE: GMID_EL1, which the
+ * guest reads from the hardware or not at all, and CLIDR_EL1, with the kind of
+ * cache that holds the tags.
  *
  * The values have to survive everything that gives the registers of the CPU to
  * somebody else, which is another vCPU or the host: the VMM restricts itself to
@@ -128,7 +128,7 @@ static u64 guest_is_undef(u64 reg, u64 write, u64 gmid, u64 d)
 	return READ_ONCE(guest_undef);
 }
 
-/* Get tags at random: the bitmap of those that came. */
+/* Get tags at random: the bitmap of those that came up. */
 static u64 guest_random_tags(u64 nr, u64 b, u64 c, u64 d)
 {
 	u64 seen = 0;
@@ -254,7 +254,7 @@ static const char *run_get_set(void)
 
 		for (j = 0; j < ARRAY_SIZE(regs); j++) {
 			mte_vcpu_call(vcpu, guest_write_reg, j, regs[j].values[!i], 0, 0);
-			/* Those not written yet have not changed, by a call either. */
+			/* Those not written yet have not changed, not even by a call. */
 			for (k = 0; k < ARRAY_SIZE(regs); k++) {
 				if (vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(regs[k].sysreg)) !=
 				    regs[k].values[k <= j ? !i : i])
@@ -365,7 +365,7 @@ static const char *run_sequence(void)
 	struct kvm_vm *vm, *dest;
 	u64 tags, seed;
 
-	/* From GCR_EL1.RRND being zero on, the tags are determined by the seed. */
+	/* Once GCR_EL1.RRND is zero, the tags are determined by the seed. */
 	vm = vm_create_some(true, 1, &vcpu);
 	vcpu_set_reg(vcpu, gcr, 0x0001);
 	vcpu_set_reg(vcpu, rgsr, 0x123405);

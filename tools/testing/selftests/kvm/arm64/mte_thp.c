@@ -17,10 +17,10 @@
  * first one:
  *
  *  - If the guest didn't use the first page, the tags of the others are taken
- *    for invalid and cleared. They are lost.
+ *    to be invalid, and cleared. They are lost.
  *
- *  - If the guest used the first page only, the others are taken for valid. The
- *    guest sees tags there which a process that is gone now has stored.
+ *  - If the guest used the first page only, the others are taken to be valid.
+ *    The guest sees tags there, stored by a process that is gone now.
  *
  * The latter counts only if the THP of the VM consists of the page frames which
  * that process had.
@@ -78,7 +78,7 @@ static const struct testcase testcases[] = {
 };
 
 /*
- * Data that isn't zero. A split replaces untagged pages of zeros by the zero
+ * Data that isn't zero. A split replaces untagged pages of zeros with the zero
  * page, in which nobody would see stale tags.
  */
 static void write_data(struct mte_mem *mem)

@@ -11,12 +11,12 @@
  * checked here is what a VMM may rely on according to the documentation.
  *
  * The kernel has accesses of its own to make, and for these nobody can choose an
- * address. It is an access to user memory by KVM_RUN that writes the stolen time
- * of a vCPU: in a VMM with synchronous checking that maps guest memory with
- * PROT_MTE, it isn't written if the guest has tagged it. Neither the VMM nor the
- * guest are told. Only what is done before the guest is entered can be tested:
- * with VHE, an exit from the guest sets PSTATE.TCO for the kernel, where it stays
- * set until a task is switched to, or user space enters the kernel again.
+ * address. KVM_RUN writes the stolen time of a vCPU to user memory: in a VMM
+ * with synchronous checking that maps guest memory with PROT_MTE, it isn't
+ * written if the guest has tagged it. Neither the VMM nor the guest is told.
+ * Only what is done before the guest is entered can be tested: with VHE, an exit
+ * from the guest sets PSTATE.TCO for the kernel, where it stays set until a task
+ * is switched to, or user space enters the kernel again.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -132,7 +132,7 @@ static bool access_works(struct env *env, u64 *ptr)
 	return !store_faults(ptr, TEST_DATA) && ok;
 }
 
-/* Neither a store nor a load does anything but to fault. */
+/* Neither a store nor a load does anything but fault. */
 static bool access_faults(struct env *env, u64 *ptr)
 {
 	u64 val = ~TEST_DATA;
@@ -187,7 +187,7 @@ static u64 guest_store(u64 addr, u64 data, u64 tag, u64 d)
 	return 0;
 }
 
-/* A case must neither change the data nor the tag, of whatever it did to them. */
+/* A case must change neither the data nor the tag, whatever it did to them. */
 static const char *check_word(struct env *env, u8 tag)
 {
 	if (mte_vcpu_call(env->vcpu, guest_load, MTE_TEST_GPA, 0, 0, 0) != TEST_DATA)
@@ -303,8 +303,8 @@ static const char *run_matching_tag(struct env *env)
 }
 
 /*
- * 3: an address of the stack pointer plus an immediate isn't checked. Signals
- * have to be blocked, for there is no stack.
+ * 3: an address that is the stack pointer plus an immediate isn't checked.
+ * Signals have to be blocked, for there is no stack.
  */
 static const char *run_stack_pointer(struct env *env)
 {
@@ -431,8 +431,8 @@ static const char *run_tagged_slot(struct env *env)
 }
 
 /*
- * To read the tags of a page that was never used costs no memory: it is the zero
- * page, of which all tags are zero.
+ * Reading the tags of a page that was never used costs no memory: it is the
+ * zero page, whose tags are all zero.
  */
 static const char *run_zero_page(struct env *env)
 {
@@ -521,7 +521,7 @@ static void steal_time(void)
 	kvm_sched_setaffinity(0, sizeof(old), &old);
 }
 
-/* Steal time of the vCPU, run it, and see whether it can know. */
+/* Steal time from the vCPU, run it, and see whether it can tell. */
 static bool stolen_time_works(struct env *env)
 {
 	u64 addr = MTE_TEST_GPA + offsetof(struct stolen_time, ns), before;

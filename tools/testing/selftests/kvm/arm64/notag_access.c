@@ -5,7 +5,7 @@
  * With KVM_CAP_ARM_MTE_PERM a VM can have memslots of memory that is cacheable
  * but can't hold allocation tags. It is mapped at stage 2 with NoTagAccess: an
  * instruction that accesses tags, and an access to data that is subject to a tag
- * check, exits to the VMM, which is told the address. What the exit depends on is
+ * check, exits to the VMM, which is told the address. Whether it exits depends on
  * how the guest has mapped the memory, and whether it has tags checked; for a
  * guest that keeps clear of tags the memory is like any other.
  *
@@ -107,8 +107,8 @@ static void fill(const struct memslot_kind *kind, u64 *data)
 }
 
 /*
- * Instructions. Each takes what it stores from x0, where it puts what it loads as
- * well, and the address from x1. The guest has two copies, for it can't have pages
+ * Instructions. Each takes what it stores from x0, where it also puts what it
+ * loads, and the address from x1. The guest has two copies, for it can't have pages
  * that both exception levels execute if one of them is written to at EL0.
  */
 
@@ -228,7 +228,7 @@ static u64 alias_addr(void)
 	return MTE_TEST_GPA + SZ_4G;
 }
 
-/* The same memory once more, but behind what is behind it otherwise. */
+/* The same memory once more, but behind what otherwise comes after it. */
 static u64 reverse_addr(void)
 {
 	return MTE_TEST_GPA + 2UL * SZ_4G;
@@ -394,7 +394,7 @@ static void prepare(struct env *env, int op, const struct mode *mode, bool el0)
 			 (el0 ? EL0 : 0) | (mode->tco ? TCO : 0), 0);
 }
 
-/* The access exits, and again, until there is memory that can have tags. */
+/* The access exits, and does so again, until there is memory that can have tags. */
 static const char *check_no_access(struct env *env, int op, const struct mode *mode, bool el0)
 {
 	const char *failure;
@@ -413,7 +413,7 @@ static const char *check_no_access(struct env *env, int op, const struct mode *m
 			return "has an effect";
 	}
 
-	/* What replaces the memory has tags of zero, which is the wrong one then. */
+	/* What replaces the memory has tags of zero, which are the wrong ones then. */
 	if (mode->tagged) {
 		vcpu_skip_insn(env->vcpu);
 	} else {
@@ -519,7 +519,7 @@ static void run_modes(const struct memslot_kind *kind)
 
 static const struct mode unchecked = { "unchecked", SCTLR_EL1_TCF_NONE };
 
-/* The VMM answers the exit by an external abort. */
+/* The VMM answers the exit with an external abort. */
 static const char *check_abort(struct env *env, const struct memslot_kind *kind, bool el0)
 {
 	struct kvm_vcpu_events events = { .exception.ext_dabt_pending = true };
@@ -597,7 +597,7 @@ static const char *check_copy_tags(struct env *env, const struct memslot_kind *k
 	ret = __mte_copy_tags(env->vm, MTE_TEST_GPA, page_size, tags, KVM_ARM_TAGS_TO_GUEST);
 	if (kind->map_flags == MAP_SHARED && !failed_with(ret, EFAULT))
 		return "tags were written";
-	/* Writing makes a page of its own of a private one, and that can have tags. */
+	/* Writing to a private page makes a copy of it, and that can have tags. */
 	if (kind->map_flags == MAP_PRIVATE && ret != page_size)
 		return "tags were not written";
 	if (pfn && page_flags(pfn, &flags) && flags & KPF_ARCH_2)
@@ -639,7 +639,7 @@ static const char *check_read_only(struct env *env, const struct memslot_kind *k
 }
 
 /*
- * One load from two pages, the other of which can have tags. The address that the
+ * One load from two pages, only one of which can have tags. The address that the
  * guest is denied is that of the page without.
  */
 static const char *check_straddle(struct env *env, const struct memslot_kind *kind)
@@ -1094,7 +1094,7 @@ static u64 probe_hits(void)
 /*
  * How often something is cleaned when a page of @kind, or an anonymous one, is mapped,
  * and when it is unmapped. Others may have something cleaned at the same time, and so
- * may the guest, for what else it needs: the lowest of some counts is that of the page.
+ * may the guest, for what else it needs: the lowest of several counts is that of the page.
  */
 static void count_cleans(struct env *env, const struct memslot_kind *kind, u64 hits[2])
 {
@@ -1117,7 +1117,7 @@ static void count_cleans(struct env *env, const struct memslot_kind *kind, u64 h
 	}
 }
 
-/* At the end of the test, whatever that is. */
+/* At the end of the test, however it ends. */
 static void remove_probe(void)
 {
 	tracing_write("events/kprobes/" PROBE "/enable", "0");
@@ -1152,7 +1152,7 @@ static void run_clean(const struct memslot_kind *kind)
 	count_cleans(&env, kind, notag);
 	env_free(&env);
 
-	/* When mapping it is for the function to find that nothing is to be done. */
+	/* When mapping, it is for the function to find that nothing is to be done. */
 	ksft_test_result(anon[0] && anon[0] == notag[0] && anon[1] == notag[1],
 			 "%s: %lu and %lu, %lu and %lu\n", name, notag[0], notag[1],
 			 anon[0], anon[1]);

@@ -14,7 +14,7 @@
  * memslot of other memory, in a VM that has enabled all memory without tags that KVM
  * offers, and in one that has enabled only what the mapping isn't. If the VM can have
  * it, data has to pass, and an access to tags has to exit where the memory is mapped
- * with NoTagAccess, and to be made once there is memory that has tags. A memslot that
+ * with NoTagAccess, and to complete once there is memory that has tags. A memslot that
  * is read-only, and one that is mapped by a block, are no exception. If the VM can't
  * have it, it must be refused as if nothing had been enabled.
  *
@@ -65,7 +65,7 @@ static u64 enabled_bits(enum enabled enabled, u64 needed)
 }
 
 /*
- * An access to tags exits where memory is mapped without them, and is made when the
+ * An access to tags exits where memory is mapped without them, and completes once the
  * VMM has mapped a page there that has tags.
  */
 static const char *check_tag_access(struct kvm_vcpu *vcpu, gpa_t gpa, bool readonly, void *hva)
@@ -97,7 +97,7 @@ static const char *check_tag_access(struct kvm_vcpu *vcpu, gpa_t gpa, bool reado
 static void run(const struct memslot_kind *kind, int enabled, enum memslot_way way)
 {
 	u64 needed = needed_bits(kind), bits = enabled_bits(enabled, needed);
-	/* Only what is cacheable could have tags, and takes an attribute not to have them. */
+	/* Only what is cacheable could have tags, and needs an attribute not to have them. */
 	bool notag = bits & needed && !strcmp(kind->attr, S2_NORMAL);
 	const struct memslot_vm spec = {
 		.name		= vm_names[enabled],
@@ -112,7 +112,7 @@ static void run(const struct memslot_kind *kind, int enabled, enum memslot_way w
 	memslot_report(memslot_check(kind, &spec, way));
 }
 
-/* Pages, as far as KVM can know: that caches aren't coherent is found on an access. */
+/* Pages, as far as KVM can know: that caches aren't coherent is found out on an access. */
 static const struct memslot_kind mixedmap_block = {
 	.name = "MIXEDMAP cacheable", .class = MEMSLOT_PAGES, .device = KVM_TEST_MEM_CACHED,
 	.flags = KVM_TEST_MEM_MIXED,

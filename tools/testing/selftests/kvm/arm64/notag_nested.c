@@ -8,7 +8,7 @@
  * that it runs can be kept from the instructions, see mte_nested. So the rule has
  * to hold for both: access to data passes, access to tags exits.
  *
- * The guest of the guest has its memory mapped by a shadow of two stages 2. As to
+ * The guest of the guest has its memory mapped by a shadow of two stage 2s. As to
  * that,
  *
  *  - NoTagAccess is the host's, and has to be in the shadow too, also after leaves
@@ -17,9 +17,9 @@
  *    of the guest uses: here they differ, also within a page table of the guest
  *    that maps a block.
  *
- *  - What the stage 2 of the guest doesn't allow is a matter of the guest, which
+ *  - What the stage 2 of the guest doesn't allow is a matter for the guest, which
  *    gets the fault and must not find out about NoTagAccess: a store of a tag to
- *    memory that it has mapped read-only is a write as any other. The VMM would
+ *    memory that it has mapped read-only is a write like any other. The VMM would
  *    have no way to mend that.
  *
  * A broken kernel doesn't map the shadow with NoTagAccess, and tags are stored
@@ -114,7 +114,7 @@ static struct {
 	u64 hpfar;
 } forwarded;
 
-/* At EL2: note it down, and go on behind the instruction. */
+/* At EL2: note it down, and go on after the instruction. */
 static void guest_handle_abort(struct ex_regs *regs)
 {
 	forwarded.nr++;
@@ -193,7 +193,7 @@ static void env_exit(struct env *env)
 	kvm_munmap(env->mem, DATA_SIZE);
 }
 
-/* Verdicts: NULL, or how what the instruction does is wrong. */
+/* Verdicts: NULL, or what the instruction does wrong. */
 
 static const char *check_passes(struct env *env, enum insn_nr insn)
 {
@@ -211,7 +211,7 @@ static const char *check_passes(struct env *env, enum insn_nr insn)
 	return ret == HOST_DATA ? NULL : "loads wrong data";
 }
 
-/* It exits, and again, until there is memory that can have tags. */
+/* It exits, and does so again, until there is memory that can have tags. */
 static const char *check_exits(struct env *env, enum insn_nr insn)
 {
 	u8 tags[MTE_TAGS_SIZE(SZ_4K)];
@@ -247,7 +247,7 @@ static const char *check_exits(struct env *env, enum insn_nr insn)
 	return tags[0] == TEST_TAG ? NULL : "doesn't store the tag to the new page";
 }
 
-/* For memory that stays: go on behind the instruction. */
+/* For memory that stays: go on after the instruction. */
 static const char *check_exits_once(struct env *env, enum insn_nr insn)
 {
 	const char *failure;
@@ -321,7 +321,7 @@ static const char *const places[] = {
 #define RO	GUEST_S2_READ
 #define RW	(GUEST_S2_READ | GUEST_S2_WRITE)
 
-/* Without another instruction before, the shadow has no leaf yet. */
+/* Without another instruction before it, the shadow has no leaf yet. */
 static const struct testcase {
 	int level;
 	u64 access;

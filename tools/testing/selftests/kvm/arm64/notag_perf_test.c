@@ -3,7 +3,7 @@
  * notag_perf_test - Measure what a stage-2 fault costs in a VM that can have memory
  * without tags, in comparison with one that can't.
  *
- * The guest writes to pages that the VMM has populated and that it has written to before:
+ * The guest writes to pages that it has written to before and that the VMM has populated:
  * anonymous ones in a VM without MTE, in one with MTE, and in one that has enabled memory
  * without tags; those of a file in the first and the last. The smallest of several rounds
  * is reported; see perf_figure.h for what the figures are.

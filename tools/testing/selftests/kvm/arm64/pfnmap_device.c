@@ -7,7 +7,7 @@
  * taken away under a mapping, and that it never hands out memory of the kernel.
  * Nothing here is about KVM.
  *
- * The attributes of a mapping cannot be read. Device memory shows by an unaligned
+ * The attributes of a mapping cannot be read. Device memory can be told by an unaligned
  * load, which raises an alignment fault there; whether pages or PMDs were inserted, by
  * the number of faults.
  *
@@ -29,7 +29,7 @@
 #include "test_mem.h"
 #include "test_util.h"
 
-/* Pages of a window in which faults are counted, few of all in a PMD. */
+/* Pages of a window in which faults are counted, a few of all in a PMD. */
 #define WINDOW_PAGES	32
 
 #define FAULT		KVM_TEST_MEM_FAULT
@@ -261,7 +261,7 @@ static void test_bad_params(void)
 		{ ARGS, info.start + 8, info.size - page },
 		{ ARGS, info.start, page + 8 },
 		{ ARGS, info.start, page / 2 },
-		/* To behind the end of the numbers, and of physical memory. */
+		/* To beyond the end of the numbers, and of physical memory. */
 		{ ARGS, -page, 2 * page },
 		{ ARGS, info.start, -page },
 		{ ARGS, 1UL << 52, page },
@@ -294,7 +294,7 @@ static void test_kernel_memory(void)
 	 */
 	if ((end + 1) & (SZ_128M - 1) && !refused(EBUSY, ARGS, last + page, page))
 		return;
-	/* All of it, with what is around. */
+	/* All of it, with what is around it. */
 	if (!refused(EBUSY, ARGS, 0, info.start + info.size))
 		return;
 
@@ -308,7 +308,7 @@ static void test_suffixes(void)
 	char args[128];
 	int fd, err;
 
-	/* A part of what it can have, 64 kB, in decimals. */
+	/* A part of what it can have, 64 kB, in decimal. */
 	snprintf(args, sizeof(args), "start=%llu size=64K", info.start);
 	err = test_mem_load_params(args);
 	if (!check(!err, "\"%s\": errno %d", args, err))
@@ -765,7 +765,7 @@ static bool child_gets_sigbus(u8 *mem, int go)
 
 /*
  * Nobody may have access to what was revoked, neither through PTEs that were there nor
- * by a fault. The device would be reset or gone, on which an access may raise an SError.
+ * by a fault. The device would be reset or gone, and then an access may raise an SError.
  */
 static void test_revoke(const struct kind *k)
 {

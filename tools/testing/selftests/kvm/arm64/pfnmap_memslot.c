@@ -9,15 +9,15 @@
  * it: whether the VM has MTE, as cacheable memory must be able to hold tags then;
  * whether the CPU makes caches coherent where KVM can't, which
  * KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED tells; and whether a write of the guest
- * could be served, which it can't where it takes a copy of a PFN. The answer has
+ * could be served, which it can't be where it takes a copy of a PFN. The answer has
  * to be the same when the memslot is registered, and when the memory is accessed
  * after the VMM has mapped it behind a memslot of other memory.
  *
  * Each kind of mapping is tried both ways, with MTE and without. If the memory
  * is accepted, data has to pass between VMM and guest, the memory attribute at
  * stage 2 must be the expected one, and a guest with MTE must see tags of zero
- * and can't store others, unless the memory is one that has tags. If it is
- * refused, there must be no memslot, or else KVM_RUN has to tell the address, and
+ * and be unable to store others, unless the memory is one that has tags. If it is
+ * refused, there must be no memslot, or else KVM_RUN has to report the address, and
  * once other memory is mapped there the guest has to go on where it was. What
  * is mapped by a PMD in the VMM has to be mapped by a block at stage 2.
  *
@@ -94,7 +94,7 @@ out:
 
 /*
  * Device memory and other memory, both of which the VM can have, take each other's
- * place while the guest is at it. What KVM has looked at may be gone when it decides,
+ * place while the guest uses them. What KVM has looked at may be gone when it decides,
  * which is no reason to refuse the access.
  */
 

@@ -9,9 +9,9 @@
  * to be able to hold tags refuses the memslot.
  *
  * Takes addresses of PCI devices that are bound to vfio-pci, on the command line
- * or in VFIO_SELFTESTS_BDF. All BARs are tried that can be mapped and are
- * prefetchable, hence memory: data has to pass both ways. QEMU's ivshmem-plain has
- * one. Of QEMU's edu device the registers are tried: one that identifies it, and
+ * or in VFIO_SELFTESTS_BDF. All BARs that can be mapped and are prefetchable, hence
+ * memory, are tried: data has to pass both ways. QEMU's ivshmem-plain has one. Of
+ * QEMU's edu device, the registers are tried: one that identifies it, and
  * one that returns the inverse of what is written to it.
  */
 #include <linux/sizes.h>

@@ -97,7 +97,7 @@ static unsigned long range_pfn(pgoff_t pgoff)
 }
 
 /*
- * f_mapping is that of the device node which a file was opened by, and there may be
+ * f_mapping is that of the device node by which a file was opened, and there may be
  * several nodes.  Unmapping all of it for each file is wasteful and simple.
  */
 static void test_mem_revoke(struct test_mem *mem)
@@ -240,7 +240,7 @@ static int test_mem_mmap_prepare(struct vm_area_desc *desc)
 		vma_desc_set_flags(desc, VMA_MIXEDMAP_BIT);
 	else
 		vma_desc_set_flags(desc, VMA_PFNMAP_BIT);
-	/* The policy for THPs applies to it, to VM_PFNMAP it does not. */
+	/* The policy for THPs applies to it, but not to VM_PFNMAP. */
 	if (flags & KVM_TEST_MEM_MIXED && flags & KVM_TEST_MEM_HUGE)
 		vma_desc_set_flags(desc, VMA_HUGEPAGE_BIT);
 	if (flags & KVM_TEST_MEM_ANY_UNCACHED)

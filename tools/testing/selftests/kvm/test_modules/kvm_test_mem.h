@@ -5,8 +5,8 @@
  *
  * Each open file has a setting, at first {KVM_TEST_MEM_CACHED, 0}, which says what
  * mmap() makes. Offset 0 is the start of the range. A mapping contains what the
- * memory holds: nothing clears it, neither at load time nor between users. Who
- * maps it with different attributes has to clean and invalidate the caches.
+ * memory holds: nothing clears it, neither at load time nor between users.
+ * Whoever maps it with different attributes has to clean and invalidate the caches.
  */
 #ifndef SELFTEST_KVM_TEST_MEM_H
 #define SELFTEST_KVM_TEST_MEM_H

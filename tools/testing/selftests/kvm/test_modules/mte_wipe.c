@@ -2,16 +2,16 @@
 /*
  * mte_wipe - Have memory lose its allocation tags while the system hibernates
  *
- * A machine that was off comes up with any tags in its memory. A test can't turn it off,
- * and has "test_resume" in /sys/power/disk: hibernate() writes an image and resumes from
- * it at once. The tags are still those of the snapshot then, whether the image has them
+ * A machine that was off comes up with arbitrary tags in its memory. A test can't turn
+ * it off, but has "test_resume" in /sys/power/disk: hibernate() writes an image and resumes
+ * from it at once. The tags are still those of the snapshot then, whether the image has them
  * or not. So this driver stores MTE_WIPE_TAG to all granules of the pages that it was told
  * of, after the snapshot was made and before it is restored.
  *
  * The freeze callback of a driver is called twice by then, with PM_EVENT_FREEZE before
- * the snapshot and with PM_EVENT_QUIESCE before it is restored. No power-off is between
- * the two, thus the second call finds the variables as the first one left them. A resume
- * after a power-off calls it in another kernel, without this module.
+ * the snapshot and with PM_EVENT_QUIESCE before it is restored. There is no power-off
+ * between the two, so the second call finds the variables as the first one left them. A
+ * resume after a power-off calls it in another kernel, without this module.
  *
  * Restoring the image undoes all that was written to memory since the snapshot, so no
  * variable can tell afterwards that anything was wiped, or how much. The tags of a page
@@ -101,7 +101,7 @@ static u32 record_load(void)
 	return val;
 }
 
-/* Whether it worked is read back, it might be that the memory has no tags. */
+/* Whether it worked is read back, as the memory might have no tags. */
 static bool wipe_page(struct page *page)
 {
 	void *start = page_address(page), *addr;

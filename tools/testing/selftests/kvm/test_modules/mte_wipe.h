@@ -24,7 +24,7 @@ struct mte_wipe_range {
 /* Of the last hibernation. */
 struct mte_wipe_result {
 	__u64 restored;			/* 1 if memory was restored from an image, else 0 */
-	__u64 wiped;			/* pages that had no other tag but MTE_WIPE_TAG before */
+	__u64 wiped;			/* pages whose tags read back as MTE_WIPE_TAG */
 };
 
 #define MTE_WIPE_MAGIC	0xe8

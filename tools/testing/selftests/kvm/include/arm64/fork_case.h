@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Cases that run in a process of their own: because a process ends in them, because
- * they could wait for ever, or for nothing to be left of the memory that they lock.
+ * they could wait for ever, or so that nothing is left of the memory that they lock.
  *
  * Such a case has passed if it didn't fail, ended in time, and neither left pages pinned
  * nor had the kernel complain in its log.
@@ -63,7 +63,7 @@ static inline void fork_case_report(const char *name, struct fork_case_result re
 				 message[0] ? ": " : "", message);
 }
 
-/* Without the log the cases say less, so that it is a case that it can be read. */
+/* Without the log the cases say less, so whether it can be read is a case, too. */
 static inline void fork_case_report_log(void)
 {
 	if (fork_case_reads_log())

@@ -3,8 +3,8 @@
  * The kinds of mappings that a memslot can be made of, which VMs can have them, and
  * checks that a VM is given what it can have and nothing else.
  *
- * The checks return a verdict, which the test reports by memslot_report(): how many
- * cases have passed is known to each file on its own.
+ * The checks return a verdict, which the test reports with memslot_report(): each file
+ * has its own count of the cases that have passed.
  */
 #ifndef SELFTEST_KVM_ARM64_MEMSLOT_KINDS_H
 #define SELFTEST_KVM_ARM64_MEMSLOT_KINDS_H
@@ -13,7 +13,7 @@
 #include "mte.h"
 #include "test_mem.h"
 
-/* What tags make of it, for the VMM that wants to give it to a VM with MTE. */
+/* What it is with regard to tags, for the VMM that wants to give it to a VM with MTE. */
 enum memslot_class {
 	MEMSLOT_TAGS,		/* it can have tags */
 	MEMSLOT_UNCACHED,	/* PFNs, but nothing that is mapped uncached has tags */
@@ -46,7 +46,7 @@ enum memslot_way {
 /**
  * struct memslot_kind - A kind of mapping
  * @name:	What it is called.
- * @class:	What tags make of it.
+ * @class:	What it is with regard to tags.
  * @map:	Puts such a mapping at an address. Returns NULL, or why there is none.
  * @device:	Kind of memory of the test device, if it is that.
  * @flags:	KVM_TEST_MEM_* of the test device, or of open() for /dev/mem.
@@ -163,7 +163,7 @@ static inline void memslot_report(struct memslot_verdict verdict)
 
 #define MEMSLOT_NR_HOST_CASES	2
 
-/* Without these all others say less, so that it is a case that they are there. */
+/* Without these all others say less, so their presence is a case of its own. */
 static inline void memslot_report_host(void)
 {
 	ksft_test_result(memslot_host.faults_told, "KVM_CAP_MEMORY_FAULT_INFO\n");

@@ -77,8 +77,8 @@ u64 guest_faults(int fd);
  * @hva:	Start of the memslot in the VMM.
  * @size:	Size of the memslot in bytes.
  * @nr_pages:	Its size in pages of the host.
- * @faults:	Counts the faults on the memslot that the thread which called
- *		lock_vm_init() has a vCPU take, see guest_faults().
+ * @faults:	Counts the faults on the memslot that a vCPU takes when run by the
+ *		thread that called lock_vm_init(), see guest_faults().
  * @base:	What was locked and pinned before.
  */
 struct lock_vm {
@@ -149,7 +149,7 @@ extern const struct lock_kind lock_kinds[LOCK_NR_KINDS];
 #define LOCK_NR_PAGES	16
 #define LOCK_NR_BLOCKS	2
 
-/* What is larger is too large for tests to have several: that of 64K pages is 512M. */
+/* A larger one is too large for tests to have several: with 64K pages it is 512M. */
 #define LOCK_MAX_BLOCK	SZ_64M
 
 const char *lock_mem_alloc(struct mte_mem *mem, const struct lock_kind *kind, u64 nr_blocks,
@@ -164,7 +164,7 @@ const char *lock_mem_alloc(struct mte_mem *mem, const struct lock_kind *kind, u6
  * @nr_blocks:	Blocks at stage 2 when it was locked.
  * @nr_pages:	Pages at stage 2 when it was locked.
  * @frames:	The page frames that were pinned.
- * @zapped:	Statistics when what happens begins.
+ * @zapped:	Statistics from before anything happens.
  * @repaired:	Likewise.
  * @changed:	Likewise.
  */

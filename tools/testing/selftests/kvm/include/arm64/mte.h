@@ -122,8 +122,8 @@ u64 mte_write_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused);
 u64 mte_count_wrong_addrs(u64 addr, u64 nr_pages, u64 stride, u64 unused);
 
 /*
- * End of a test, for which ksft_finished() is a success even if all cases were
- * skipped. Inline, since the counters are those of the file.
+ * End of a test, for which ksft_finished() reports success even if all cases
+ * were skipped. Inline, since the counters are those of the file.
  */
 static inline void mte_finished(void)
 {
@@ -191,7 +191,7 @@ enum dirty_log_mode {
  * @vm:		VM of mte_vm_create_logging().
  * @nr_vcpus:	Number of vCPUs.
  * @vcpus:	The vCPUs, whose rings are read.
- * @fetched:	Number of entries read of each ring.
+ * @fetched:	Number of entries read from each ring.
  * @nr_slots:	Number of memslots.
  * @slots:	Number and size in host pages of each memslot, and the pages that
  *		the last dirty_log_fetch() has found dirty.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What a test changes of the system, and what has to be undone when it ends.
+ * What a test changes in the system, and what has to be undone when it ends.
  */
 #ifndef SELFTEST_KVM_ARM64_SETTINGS_H
 #define SELFTEST_KVM_ARM64_SETTINGS_H

@@ -3,7 +3,7 @@
  * Mappings of memory that the kernel does not know, of every kind that a driver can
  * give: /dev/kvm_test_mem of test_modules/.
  *
- * For where the module is looked for see test_module.h. Its range is $KVM_TEST_MEM
+ * See test_module.h for where the module is looked for. Its range is $KVM_TEST_MEM
  * ("start=ADDRESS size=SIZE"), or else memory of the machine that mem= keeps from the
  * kernel. A device that is there already is used as it is.
  */

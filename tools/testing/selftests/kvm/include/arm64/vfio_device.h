@@ -31,7 +31,7 @@
 #define EDU_DMA_CMD		0x98
 #define EDU_DMA_START		BIT(0)
 #define EDU_DMA_TO_MEMORY	BIT(1)
-/* Where the device has memory of its own, in what it takes for an address of it. */
+/* Where the device has memory of its own, in the addresses that it uses itself. */
 #define EDU_BUFFER		0x40000
 /* The addresses that it can tell apart. */
 #define EDU_DMA_BITS		28

@@ -22,7 +22,7 @@ static struct setting fault_settings[] = {
 };
 
 /**
- * fail_alloc_enable() - Have fail_alloc_nth() be able to make any allocation fail
+ * fail_alloc_enable() - Enable fail_alloc_nth() to make any allocation fail
  *
  * Called once, by the main process. It changes settings of the kernel until the test ends.
  *
@@ -45,11 +45,11 @@ const char *fail_alloc_enable(void)
 	       "the kernel has no fault injection for pages, or doesn't show it";
 }
 
-/* Of the thread. Open, not to have anything else in between fail. */
+/* Of the thread. Kept open, so that nothing else in between fails. */
 static __thread int fail_nth_fd = -1;
 
 /**
- * fail_alloc_open() - Have the current thread be able to use the functions below
+ * fail_alloc_open() - Enable the current thread to use the functions below
  *
  * A child that fork() has created has to call it as well.
  *

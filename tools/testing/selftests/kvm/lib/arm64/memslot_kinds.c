@@ -392,7 +392,7 @@ static bool has_attr(const char *attr, struct kvm_vm *vm)
 	return !memslot_host.attrs_shown || mte_stage2_shows(vm, MTE_TEST_GPA, attr);
 }
 
-/* The memory as the VMM sees it, if it is read-only for it: by the device. */
+/* The memory as the VMM sees it: through the device, if the VMM can only read it. */
 static u64 *alias(const struct memslot_kind *kind, void *hva)
 {
 	if (kind->map != memslot_map_device || kind->map_flags != MAP_PRIVATE)
@@ -465,7 +465,7 @@ static const char *check_last_use(const struct memslot_kind *kind, const struct 
 	return spec->tag_access(vcpu, MTE_TEST_GPA, kind->readonly, hva);
 }
 
-/* What there must be to see of an access to memory that the VM can't have. */
+/* What must be seen of an access to memory that the VM can't have. */
 static const char *check_fault(struct kvm_vcpu *vcpu, void *hva, bool write)
 {
 	struct kvm_run *run = vcpu->run;
@@ -674,10 +674,10 @@ static void run_block(const struct memslot_kind *kind, const struct memslot_vm *
  * If the VM can have it, data has to pass between VMM and guest, the memory attribute
  * at stage 2 has to be the expected one, and the guest must be able to store tags if
  * the memory can have them, and must not otherwise. If the VM can't have it, there must
- * be no memslot, or else KVM_RUN has to tell the address, and the guest has to go on
- * once other memory is mapped there. Of a block that the VM can have it is data and
- * attribute that are checked, and that it is mapped by a block at stage 2; and if its
- * dirty pages can be logged, that the pages into which it is split have the attribute.
+ * be no memslot, or else KVM_RUN has to report the address, and the guest has to go on
+ * once other memory is mapped there. For a block that the VM can have, the checks are of
+ * data and attribute, and that it is mapped by a block at stage 2; and if its dirty
+ * pages can be logged, that the pages into which it is split have the attribute.
  *
  * Return: The verdict.
  */

@@ -146,7 +146,7 @@ void lock_set_limit(u64 bytes)
 }
 
 /**
- * lock_set_cap() - Have CAP_IPC_LOCK, for which there is no limit, or not
+ * lock_set_cap() - Have CAP_IPC_LOCK, with which there is no limit, or not have it
  * @on:		Whether to have it: this thread, and those that it creates.
  */
 void lock_set_cap(bool on)
@@ -248,7 +248,7 @@ u64 guest_faults(int fd)
 /**
  * lock_stop_numa_balancing() - Have no memory unmapped just to see who uses it
  *
- * Until the test ends. On one NUMA node it isn't anyway.
+ * Until the test ends. With one NUMA node none is anyway.
  */
 void lock_stop_numa_balancing(void)
 {

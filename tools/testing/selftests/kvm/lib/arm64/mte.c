@@ -60,7 +60,7 @@ void mte_store_tags(void *addr, size_t size, u8 tag)
  *
  * Works on the host and in the guest.
  *
- * Return: false if at least one granule has another tag than @tag.
+ * Return: false if at least one granule has a tag other than @tag.
  */
 bool mte_have_tag(const void *addr, size_t size, u8 tag)
 {
@@ -96,7 +96,7 @@ u64 mte_count_stale(u64 addr, u64 nr_pages, u64 page_size, u64 stride)
 	return stale;
 }
 
-/* Never zero, never MTE_POISON, and another one for the neighbours. */
+/* Never zero, never MTE_POISON, and not the same for neighbours. */
 static u8 pattern_tag(u64 page, u64 granule)
 {
 	return 1 + (page + granule) % (MTE_POISON - 1);
@@ -178,7 +178,7 @@ u64 mte_guest_store_tags(u64 addr, u64 size, u64 tag, u64 unused)
  * @tag:	The tag that is expected.
  * @unused:	Ignored.
  *
- * Return: 0 if at least one granule has another tag than @tag, otherwise 1.
+ * Return: 0 if at least one granule has a tag other than @tag, otherwise 1.
  */
 u64 mte_guest_have_tag(u64 addr, u64 size, u64 tag, u64 unused)
 {
@@ -262,7 +262,7 @@ u64 mte_count_wrong_data(u64 addr, u64 nr_pages, u64 stride, u64 data)
  * @stride:	Distance from one page to the next in bytes.
  * @unused:	Ignored.
  *
- * The same as mte_write_data(), with which pages can be told apart.
+ * The same as mte_write_data(), but with data that tells pages apart.
  *
  * Return: 0
  */
@@ -306,12 +306,13 @@ u64 mte_guest_pfr2(u64 unused1, u64 unused2, u64 unused3, u64 unused4)
 }
 
 /**
- * mte_guest_enable_tags() - Give a guest access to tags that isn't told of MTE
+ * mte_guest_enable_tags() - Give a guest that isn't told of MTE access to tags
  *
  * What KVM restores are the bits of SCTLR_ELx that the guest should know of, but nothing
- * keeps the guest from setting the one that gives access to tags, in that of its exception
- * level. It is lost when the vCPU is scheduled out, and tags read as zero from then on, so
- * what was done has to be done again unless mte_guest_tags_enabled() says otherwise.
+ * keeps the guest from setting the one that gives access to tags, in the SCTLR_ELx of its
+ * exception level. That bit is lost when the vCPU is scheduled out, and tags read as zero
+ * from then on, so what was done has to be done again unless mte_guest_tags_enabled() says
+ * otherwise.
  */
 void mte_guest_enable_tags(void)
 {
@@ -372,7 +373,7 @@ u64 mte_guest_el0(u64 addr, u64 insns, u64 data, u64 tco)
 }
 
 /**
- * mte_guest_leave_el0() - Return from an exception to whom mte_guest_el0() runs for
+ * mte_guest_leave_el0() - Return from an exception to the caller of mte_guest_el0()
  * @regs:	Registers at the exception.
  */
 void mte_guest_leave_el0(struct ex_regs *regs)
@@ -617,7 +618,7 @@ bool mte_stage2_leaves(struct kvm_vm *vm, gpa_t gpa, size_t size,
 	*nr_pages = 0;
 	/* A line stands for a range of leaves with the same attributes. */
 	while (fgets(line, sizeof(line), file)) {
-		/* Of what isn't mapped no attributes are shown, not even "R". */
+		/* No attributes are shown for what isn't mapped, not even "R". */
 		if (sscanf(line, "0x%lx-0x%lx", &start, &end) != 2 || !strchr(line, 'R'))
 			continue;
 
@@ -660,7 +661,7 @@ void mte_vcpu_set_tcf(struct kvm_vcpu *vcpu, u64 tcf)
  * @arg2:	Third argument.
  * @arg3:	Fourth argument.
  *
- * For tests that expect KVM_RUN to do something else than to run the function
+ * For tests that expect KVM_RUN to do something other than run the function
  * to its end. The others want mte_vcpu_call().
  */
 void mte_vcpu_prepare(struct kvm_vcpu *vcpu, mte_guest_fn fn,
@@ -906,7 +907,7 @@ void mte_copy_tags_from_guest(struct kvm_vm *vm, gpa_t gpa, size_t size, void *t
 }
 
 /*
- * The bitmap that backs the rings can be had only as long as there is no
+ * The bitmap that backs the rings can be enabled only as long as there is no
  * memslot, and the library has created one already.
  */
 static void enable_dirty_ring_bitmap(struct kvm_vm *vm)
@@ -974,7 +975,7 @@ struct kvm_vm *mte_vm_create_logging(struct dirty_log *log, enum dirty_log_mode 
 }
 
 /**
- * dirty_log_add_slot() - Tell about a memslot whose dirty pages are logged
+ * dirty_log_add_slot() - Make known a memslot whose dirty pages are logged
  * @log:	The log.
  * @slot:	Number of the memslot.
  * @size:	Its size in bytes.
@@ -1063,7 +1064,7 @@ void dirty_log_exit(struct dirty_log *log)
  * @addr:	The address.
  *
  * Return: the entry. The page frame number in it reads as zero for those who
- * lack CAP_SYS_ADMIN, and all of it on a kernel without that file.
+ * lack CAP_SYS_ADMIN, as does all of the entry on a kernel without that file.
  */
 u64 pagemap_entry(const void *addr)
 {
@@ -1288,7 +1289,7 @@ static void drain_lru(void)
 		if (!CPU_ISSET(cpu, &old))
 			continue;
 
-		/* On whatever page, it is done for the CPU that makes the call. */
+		/* Whatever the page, it is done for the CPU that makes the call. */
 		CPU_ZERO(&new);
 		CPU_SET(cpu, &new);
 		kvm_sched_setaffinity(0, sizeof(new), &new);
@@ -1305,7 +1306,7 @@ static bool has_swap(void)
 	int nr = 0;
 	FILE *file;
 
-	/* A line of headings, and a line for each of them. */
+	/* A line of headings, and a line for each swap area. */
 	file = fopen("/proc/swaps", "r");
 	while (file && fgets(line, sizeof(line), file))
 		nr++;
@@ -1346,7 +1347,7 @@ static void memcg_remove(void)
  * memcg_enter() - Have memory accounted to a cgroup of its own
  *
  * Whatever is allocated up to memcg_leave() can be reclaimed by swap_out()
- * without anything else being so. Anonymous memory does without.
+ * without reclaiming anything else. Anonymous memory can do without this.
  *
  * Return: NULL, or why it wasn't possible.
  */
@@ -1439,9 +1440,9 @@ const char *swap_out(void *addr, size_t size)
  * @addr:	Any address in the page, which must be populated.
  *
  * A hugetlb folio is moved as a whole, a THP folio is split first. The old page
- * frame is lost for the system until it is booted again, so
- * move as few pages as the test can do with. It is the only way to move a page which neither
- * needs a second NUMA node nor leaves it to the kernel whether to do it.
+ * frame is lost to the system until it is booted again, so move as few pages as
+ * the test can do with. It is the only way to move a page without needing a
+ * second NUMA node or leaving it to the kernel whether to do it.
  *
  * Return: NULL, or why it wasn't possible.
  */
@@ -1497,9 +1498,9 @@ const char *split_huge_folios(const void *addr, size_t size)
 }
 
 /**
- * split_unmapped_folios() - Reclaim what was unmapped of THP folios
+ * split_unmapped_folios() - Reclaim the parts of THP folios that were unmapped
  *
- * The kernel defers splitting a folio of which a part was unmapped until it is
+ * The kernel defers splitting a folio that was partly unmapped until it is
  * short of memory, or told to drop its caches. This does it for all folios of
  * the system. Whether a folio was split is for the caller to find out.
  *
@@ -1667,7 +1668,7 @@ static bool hugetlb_enlarge(size_t folio_size, size_t old, size_t nr)
 	while (hugetlb_pools[pool].folio_size && hugetlb_pools[pool].folio_size != folio_size)
 		TEST_ASSERT(++pool < HUGETLB_MAX_SIZES, "More hugetlb sizes than expected");
 
-	/* A signal sees both or none of the two. */
+	/* A signal sees both or neither of the two. */
 	at_end_block(&old_set);
 
 	ok = hugetlb_attr(folio_size, "nr_hugepages", true, &new);
@@ -1701,10 +1702,10 @@ static size_t hugetlb_available(size_t folio_size)
  * @folio_size:	Size of the folios.
  * @nr:		How many of them are needed.
  *
- * If there are less than that, enlarge the pool until hugetlb_release(), or
+ * If there are fewer than that, enlarge the pool until hugetlb_release(), or
  * until the test exits or is ended by a signal other than SIGKILL.
  *
- * Return: NULL, or why there aren't as many.
+ * Return: NULL, or why there aren't that many.
  */
 const char *hugetlb_reserve(size_t folio_size, size_t nr)
 {
@@ -1858,7 +1859,7 @@ const char *mte_mem_populate(struct mte_mem *mem)
 }
 
 /**
- * mte_mem_alias() - Map memory that is shared once more
+ * mte_mem_alias() - Map shared memory once more
  * @mem:	The memory, one of the MTE_MEM_MEMFD types.
  * @prot:	PROT_* flags.
  *
@@ -1966,8 +1967,8 @@ static const char *poison(struct page_frames *frames, enum mte_mem_type type,
  * @folio_size:	Size of the folios, for hugetlb only.
  * @size:	Size of the memory, a multiple of the size of the folios.
  *
- * Allocate and populate memory of which each page frame was part of another
- * process a moment ago, where all of its tags were MTE_POISON. Whoever looks at
+ * Allocate and populate memory whose page frames all were part of another
+ * process a moment ago, where all tags were MTE_POISON. Whoever looks at
  * the tags must not see that. Without knowing that these are the page frames,
  * not having seen it would prove nothing.
  *

@@ -8,7 +8,7 @@
 
 /**
  * notag_bit() - Tell what a VM with MTE needs to have memory that has no tags
- * @class:	What tags make of the memory.
+ * @class:	What the memory is with regard to tags.
  *
  * Return: The bit of KVM_CAP_ARM_MTE_PERM, or 0 if it needs none.
  */
@@ -29,7 +29,7 @@ u64 vcpu_pc(struct kvm_vcpu *vcpu)
 	return vcpu_get_reg(vcpu, ARM64_CORE_REG(regs.pc));
 }
 
-/* After an exit: go on behind the instruction that it was for. */
+/* After an exit: go on after the instruction that it was for. */
 void vcpu_skip_insn(struct kvm_vcpu *vcpu)
 {
 	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.pc), vcpu_pc(vcpu) + 4);

@@ -36,8 +36,8 @@ static void undo_on_signal(int sig)
 
 /**
  * at_end() - Have something undone when the test ends
- * @undo:	What undoes it. A signal handler calls it, so that it must do with system
- *		calls and what else is safe there.
+ * @undo:	What undoes it. A signal handler calls it, so it must make do with system
+ *		calls and whatever else is safe there.
  *
  * It is called once, by the process that has called this first, when that exits or is ended
  * by a signal other than SIGKILL. The signals of a crash make kvm_util exit.

@@ -22,7 +22,7 @@
 static char params[128];
 
 struct range {
-	u64 start, end;		/* end is the first byte behind it */
+	u64 start, end;		/* end is the first byte after it */
 };
 
 /*
@@ -34,7 +34,7 @@ static u64 section_size(void)
 	return getpagesize() == SZ_64K ? SZ_512M : SZ_128M;
 }
 
-/* The part of *@hole behind or before what is @used, whichever is larger. */
+/* The part of *@hole after or before what is @used, whichever is larger. */
 static void subtract(struct range *hole, const struct range *used)
 {
 	u64 before, behind;
@@ -246,7 +246,7 @@ void *__test_mem_map_fd(int fd, u64 offset, size_t size, int prot, int map_flags
 	if (ioctl(fd, KVM_TEST_MEM_INFO, &info))
 		return MAP_FAILED;
 
-	/* Address space in which such an address is. */
+	/* Address space that contains such an address. */
 	area = mmap(NULL, size + pmd, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 		    -1, 0);
 	TEST_ASSERT(area != MAP_FAILED, "mmap: %s", strerror(errno));
