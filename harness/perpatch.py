@@ -223,7 +223,7 @@ def new_reports(before, now):
 
 # What sparse 0.6.4 says of each of these, in all of the tree.
 _NO_CONSTANT = re.compile(r'(\S+):(\d+):\d+: error: bad constant expression')
-_MODULE_INFO = re.compile(r'(?:MODULE_[A-Z]+|module_param\w*)\(')
+_MODULE_INFO = re.compile(r'(?:MODULE_[A-Z_]+|module_param\w*)\(')
 
 
 def is_of_module_info(commit, line):

@@ -593,11 +593,11 @@ class Log(unittest.TestCase):
         self.assertEqual(len(list(perpatch.new_reports({'a.o': [report(1)]}, {'b.o': [report(1)]}))), 1)
 
     def test_what_sparse_says_of_all_modules(self):
-        text = 'int x;\nMODULE_LICENSE("GPL");\nmodule_param(x, int, 0);\nint y[x];\n'
+        text = 'int x;\nMODULE_LICENSE("GPL");\nmodule_param(x, int, 0);\nint y[x];\nMODULE_PARM_DESC(x, "x");\n'
         with mock.patch.object(perpatch.worktree, 'ask', return_value=text) as ask:
             for line, says, known in ((2, 'bad constant expression', True), (3, 'bad constant expression', True),
                                       (4, 'bad constant expression', False), (9, 'bad constant expression', False),
-                                      (2, 'undefined identifier', False)):
+                                      (5, 'bad constant expression', True), (2, 'undefined identifier', False)):
                 with self.subTest(line=line, says=says):
                     self.assertEqual(perpatch.is_of_module_info('C', f'a/../b.c:{line}:1: error: {says}'), known)
         ask.assert_called_with('show', 'C:b.c')

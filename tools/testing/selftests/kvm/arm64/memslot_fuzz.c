@@ -1301,7 +1301,8 @@ int main(int argc, char *argv[])
 	host.nr_pages = WINDOW_SIZE / host.page_size;
 	host.chunk_pages = CHUNK_SIZE / host.page_size;
 	/* Less than all memslots can have. */
-	host.limit_pages = min_t(u32, LIMIT_PAGES, NR_PLACES * PLACE_SIZE / host.page_size / 4);
+	host.limit_pages = NR_PLACES * PLACE_SIZE / host.page_size / 4;
+	host.limit_pages = min_t(u32, LIMIT_PAGES, host.limit_pages);
 	host.mte = getauxval(AT_HWCAP2) & HWCAP2_MTE && kvm_check_cap(KVM_CAP_ARM_MTE);
 	host.perm = kvm_check_cap(KVM_CAP_ARM_MTE_PERM) & NOTAG_BITS;
 	shared = kvm_mmap(sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1);
